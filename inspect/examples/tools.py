@@ -89,7 +89,7 @@ def ends_its_sandbox() -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         created = sandbox().as_type(ModalSandboxEnvironment).created
-        await created.provider.terminate(created.id)
+        await created.sandbox.terminate()
         return state
 
     return solve

@@ -332,7 +332,7 @@ async def test_a_special_file_is_refused_at_once(box: SandboxEnvironment) -> Non
 async def test_errors_that_a_model_sees_do_not_reveal_the_harness(emulator: Emulator) -> None:
     environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 20})
     environment = environments["default"]
-    await environment.created.provider.terminate(environment.created.id)
+    await environment.created.sandbox.terminate()
     for call in (environment.exec(["true"]), environment.read_file("/etc/passwd"), environment.write_file("/x", "x")):
         with pytest.raises(SandboxUnavailableError) as raised:
             await call

@@ -64,8 +64,8 @@ async def fresh(config: object = CONFIG) -> tuple[dict[str, SandboxEnvironment],
 
 async def left() -> list[str]:
     """Returns the ids of this owner's sandboxes that are still running."""
-    rows = await (await opened(kind=DOCKER_ENGINE)).list([("sandbox-owner", "inspect-tests")], 100)
-    return [row[0] for row in rows]
+    found = await (await opened(kind=DOCKER_ENGINE)).list(tags={"sandbox-owner": "inspect-tests"})
+    return [sandbox.id for sandbox in found]
 
 
 async def said(environment: SandboxEnvironment, command: str) -> str:

@@ -59,7 +59,7 @@ def left() -> list[dict[str, str]]:
     async def look() -> list[dict[str, str]]:
         from inspect_modal_sandbox.provider import opened, owner
 
-        return [dict(row[3]) for row in await (await opened()).list([("sandbox-owner", owner())], 1000)]
+        return [sandbox.tags for sandbox in await (await opened()).list(tags={"sandbox-owner": owner()})]
 
     return asyncio.run(look())
 

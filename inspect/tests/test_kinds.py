@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sandbox_host
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import DockerEngineSandboxConfig, ModalSandboxConfig, compose, planning, provider
 from inspect_modal_sandbox import plan as plans
@@ -28,7 +29,7 @@ def test_each_type_is_registered_with_its_own_configuration(kind: Kind) -> None:
     config = environment.config_deserialize({"image": "i", "tags": {"a": "b"}})
     assert type(config).__name__ == kind.config
     assert planning.make(config, HERE, {}, kind).tags == {"a": "b"}
-    assert Path(provider.component(kind)).is_file()
+    assert (Path(sandbox_host.__file__).parent / f"{provider.component(kind)}-provider.wasm").is_file()
 
 
 def test_the_configuration_of_another_type_is_refused() -> None:
@@ -130,4 +131,6 @@ def test_each_type_has_its_own_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     assert provider.program(DOCKER_ENGINE)[1:] == ["--plugin", "docker"] and len(provider.program(MODAL)) == 1
     monkeypatch.setenv("INSPECT_DOCKER_ENGINE_COMPONENT", "/other.wasm")
     assert provider.program(DOCKER_ENGINE)[1:] == ["--plugin", "/other.wasm", "--grant"]
+    monkeypatch.setenv("INSPECT_DOCKER_ENGINE_COMPONENT", "other")
+    assert provider.component(DOCKER_ENGINE) == str(Path.cwd() / "other"), "a file, and not a bundled component"
     assert plans.wants_cost(MODAL) and not plans.wants_cost(DOCKER_ENGINE)

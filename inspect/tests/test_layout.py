@@ -8,7 +8,6 @@ from pathlib import Path
 import inspect_modal_sandbox
 
 ROOT = Path(inspect_modal_sandbox.__file__).parent
-NATIVE = f"{ROOT.name}._native"
 
 
 def modules() -> dict[str, Path]:
@@ -27,7 +26,7 @@ def imported(name: str, file: Path, known: set[str]) -> set[str]:
         base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
         for alias in node.names:
             inner = f"{base}.{alias.name}"
-            found.add(inner if inner in known or inner == NATIVE else base)
+            found.add(inner if inner in known else base)
     return found & known - {name}
 
 

@@ -17,7 +17,7 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironment, SandboxUnavailableError
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment
-from inspect_modal_sandbox.lifecycle.run import current_run
+from inspect_modal_sandbox.lifecycle.run import Created, current_run
 from inspect_modal_sandbox.provider import opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -49,7 +49,7 @@ async def test_a_sandbox_that_ends_during_a_command_is_unavailable() -> None:
     environments, environment = await fresh()
     command = asyncio.ensure_future(environment.exec(["sh", "-c", "touch /tmp/begun; sleep 600"]))
     await until(environment, "[ -e /tmp/begun ]")
-    await environment.created.provider.terminate(environment.created.id)
+    await environment.created.sandbox.terminate()
     with pytest.raises(SandboxUnavailableError):
         await command
     with pytest.raises(SandboxUnavailableError):
@@ -103,9 +103,9 @@ async def test_a_configuration_with_most_options() -> None:
         said = await environment.exec(["sh", "-c", 'pwd; id -un; echo "$A"; grep -c " /volume " /proc/mounts'])
         assert said.stdout == "/made/for/it\nnobody\nb c\n1\n"
         assert isinstance(environment, ModalSandboxEnvironment)
-        assert dict(await environment.created.provider.tags(environment.created.id))["team"] == "red"
-        ((port, host, public),) = await environment.created.provider.tunnels(environment.created.id, 30.0)
-        assert port == 8000 and host and public
+        assert (await environment.created.sandbox.tags())["team"] == "red"
+        (tunnel,) = await environment.created.sandbox.tunnels(30)
+        assert tunnel.port == 8000 and tunnel.public_host and tunnel.public_port
     finally:
         await provider().sample_cleanup("contract", config, environments, False)
 
@@ -158,12 +158,18 @@ async def test_volumes_belong_to_their_sample_and_are_deleted_with_it(tmp_path: 
     current_run().alive.clear()
 
 
+async def let_lease_expire(created: Created) -> None:
+    """Makes a sandbox look as if its process had been killed long ago."""
+    tags = await created.sandbox.tags()
+    await created.sandbox.release()
+    await created.sandbox.set_tags({**tags, "sandbox-lease": "1"})
+
+
 async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text(VOLUMES)
     left = of(await provider().sample_init("contract", str(path), {"__sample_id__": "v3"})).created
-    tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
-    await left.provider.leave(left.id, list(tags.items()))
+    await let_lease_expire(left)
     current_run().swept.clear()
     await provider().task_init("startup", CONFIG)
     assert await is_gone(left.volumes[0])
@@ -172,14 +178,13 @@ async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -
 
 async def test_sandboxes_of_a_killed_run_are_terminated_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
     left, kept = [(await fresh())[1].created for _ in range(2)]
-    tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
-    await left.provider.leave(left.id, list(tags.items()))
+    await let_lease_expire(left)
     current_run().swept.clear()
     await provider().task_init("startup", CONFIG)
     said = capfd.readouterr().out
     assert left.id in said and kept.id not in said
-    rows = await kept.provider.list([("sandbox-owner", "inspect-tests")], 10)
-    assert [row[0] for row in rows] == [kept.id]
+    found = await kept.provider.list(tags={"sandbox-owner": "inspect-tests"}, max=10)
+    assert [sandbox.id for sandbox in found] == [kept.id]
     await provider().task_cleanup("shutdown", CONFIG, True)
 
 
@@ -231,7 +236,7 @@ async def test_a_second_interruption_leaves_nothing() -> None:
     ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
     assert "Terminating 1 Modal sandboxes" in ended.stdout, ended.stderr
     assert "KeyboardInterrupt" in ended.stderr
-    assert await (await opened()).list([("inspect-sample", "twice")], 10) == []
+    assert await (await opened()).list(tags={"inspect-sample": "twice"}) == []
 
 
 async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
@@ -245,7 +250,7 @@ async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await provider().task_cleanup("shutdown", CONFIG, True)
-    assert await (await opened()).list([("inspect-sample", "cancelled")], 10) == []
+    assert await (await opened()).list(tags={"inspect-sample": "cancelled"}) == []
 
 
 def cleanup(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -273,7 +278,7 @@ async def test_cleanup_by_the_command_line(emulator: Emulator) -> None:
     assert failed.returncode == 1 and all(id in failed.stderr for id in ids[1:])
     rest = await asyncio.to_thread(cleanup)
     assert rest.returncode == 0 and all(f"Terminated {id}" in rest.stdout for id in ids[1:])
-    assert await (await opened()).list([("sandbox-owner", "inspect-tests")], 100) == []
+    assert await (await opened()).list(tags={"sandbox-owner": "inspect-tests"}) == []
     current_run().alive.clear()
 
 
@@ -299,7 +304,7 @@ async def test_cleanup_asks_on_a_terminal() -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_CURRENT_TEST")}
     code, said = await asyncio.to_thread(typed, command, env, "\n")
     assert code == 0 and "Terminate these 2? [y/N]" in said and "Nothing was terminated" in said and "in use" in said
-    assert sorted(row[0] for row in await (await opened()).list([("sandbox-owner", "inspect-tests")], 10)) == sorted(ids)
+    assert sorted([one.id for one in await (await opened()).list(tags={"sandbox-owner": "inspect-tests"})]) == sorted(ids)
     code, said = await asyncio.to_thread(typed, command, {**env, "CI": "1"}, "")
     assert code == 0 and "Terminate these" not in said and all(f"Terminated {id}" in said for id in ids)
     current_run().alive.clear()
@@ -350,6 +355,6 @@ async def test_a_sandbox_that_is_kept_has_no_lease_and_can_be_cleaned_up(capfd: 
     await provider().task_cleanup("shutdown", CONFIG, False)
     said = capfd.readouterr().out
     assert f"inspect sandbox cleanup modal {id}" in said
-    tags = dict(await (await opened()).tags(id))
+    tags = await (await opened()).sandbox(id).tags()
     assert "sandbox-lease" not in tags and tags["inspect-kept"] == "yes" and tags["inspect-task"] == "contract"
     assert f"Terminated {id}" in (await asyncio.to_thread(cleanup, id)).stdout

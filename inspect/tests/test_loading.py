@@ -13,12 +13,13 @@ import inspect_ai.util, inspect_ai._util.error
 before = set(sys.modules)
 import inspect_modal_sandbox._registry
 print(*sorted(set(sys.modules) - before))
-print("-provider.wasm" in open("/proc/self/maps").read())
+maps = open("/proc/self/maps").read()
+print("-provider.wasm" in maps or "sandbox_host" in maps)
 """
 
 
 def test_importing_the_entry_point_loads_nothing_but_the_classes() -> None:
-    """Every `inspect` command imports the entry point, so it must load neither the native module nor other packages."""
+    """Every `inspect` command imports the entry point, so it must load neither the host library nor other packages."""
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     modules, mapped = ran.stdout.splitlines()
     package = "inspect_modal_sandbox"
@@ -29,18 +30,17 @@ def test_importing_the_entry_point_loads_nothing_but_the_classes() -> None:
 
 OPEN = """
 import asyncio, sys
-from inspect_modal_sandbox._native import Provider
-from inspect_modal_sandbox.nativeerror import NativeError
 from inspect_modal_sandbox.provider import component
+from sandbox_host import Provider, SandboxError
 if sys.argv[1:]:
     sys.executable = sys.argv[1]
-env = [("MODAL_SERVER_URL", "http://127.0.0.1:1"), ("MODAL_TOKEN_ID", "ak-1"), ("MODAL_TOKEN_SECRET", "as-1")]
+env = {"MODAL_SERVER_URL": "http://127.0.0.1:1", "MODAL_TOKEN_ID": "ak-1", "MODAL_TOKEN_SECRET": "as-1"}
 async def open():
-    return await Provider.open(component(), env, "owner", 600)
+    return await Provider.open(component(), env=env, owner="owner", lease=600)
 try:
     asyncio.run(open())
     print("opened")
-except NativeError as error:
+except SandboxError as error:
     print(error.message)
 """
 

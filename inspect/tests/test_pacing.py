@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from inspect_modal_sandbox import pacing
-from inspect_modal_sandbox.nativeerror import Happened, NativeError
+from sandbox_host import SandboxError, Throttled
 
 RESERVE = """
 import os, sys, time
@@ -99,17 +99,17 @@ def test_creations_wait_as_long_as_the_service_asks() -> None:
 class Service:
     """A provider whose first creations are refused."""
 
-    def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: Happened = "no") -> None:
+    def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: str = "no") -> None:
         self.refusals, self.kind, self.happened, self.asked = refusals, kind, happened, 0
 
-    def throttled(self) -> tuple[int, float]:
-        return 0, 0.0
+    async def throttled(self) -> Throttled:
+        return Throttled(0, 0.0)
 
-    async def create(self, specification: str) -> tuple[str, int]:
+    async def create(self, specification: Any) -> Any:
         self.asked += 1
         if self.asked <= self.refusals:
-            raise NativeError(self.kind, "too many", happened=self.happened, retryable=True)
-        return specification, 0
+            raise SandboxError("too many", self.kind, happened=self.happened, retryable=True)
+        return specification
 
 
 @pytest.mark.asyncio
@@ -123,7 +123,8 @@ async def test_a_creation_that_exceeds_the_rate_is_repeated(tmp_path: Path, monk
 
     monkeypatch.setattr("asyncio.sleep", sleep)
     service: Any = Service(3)
-    assert await pacing.create(service, "it") == ("it", 0)
+    it: Any = object()
+    assert await pacing.create(service, it) is it
     assert service.asked == 4 and len(waited) == 3 and waited == sorted(waited)
     for refused, asked in [
         (Service(99), pacing.ATTEMPTS),
@@ -131,6 +132,6 @@ async def test_a_creation_that_exceeds_the_rate_is_repeated(tmp_path: Path, monk
         (Service(1, happened="unknown"), 1),
     ]:
         service = refused
-        with pytest.raises(NativeError):
-            await pacing.create(service, "it")
+        with pytest.raises(SandboxError):
+            await pacing.create(service, it)
         assert service.asked == asked

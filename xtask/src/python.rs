@@ -50,12 +50,19 @@ pub fn wheel() -> Result<PathBuf> {
             build::replace(&component.with_file_name(&name), &folder.join(&name))?;
         }
     }
-    maturin(&builder()?, &tree(), "sandbox_host-")
+    let python = builder()?;
+    into_wheels("sandbox_host-", |folder| {
+        let mut command = module(&python, &["maturin", "build", "--release", "--quiet", "--compatibility", "linux"]);
+        command.arg("--out").arg(folder).args(["--manifest-path", "native/Cargo.toml"]);
+        command.env("CARGO_TARGET_DIR", tools::target());
+        tools::forget_package(&mut command);
+        command
+    })
 }
 
-/// Builds the wheel of a folder into `target/wheels` and returns its path. `prefix` is the beginning of its name. Fails if
-/// it cannot be built.
-pub fn maturin(python: &Path, tree: &Path, prefix: &str) -> Result<PathBuf> {
+/// Runs a command that builds a wheel into `target/wheels`, and returns its path. `prefix` is the beginning of its name. Fails
+/// if it cannot be built.
+pub fn into_wheels(prefix: &str, command: impl FnOnce(&Path) -> Command) -> Result<PathBuf> {
     let folder = tools::target().join("wheels");
     let wheels = || {
         let entries = fs::read_dir(&folder).into_iter().flatten();
@@ -69,13 +76,8 @@ pub fn maturin(python: &Path, tree: &Path, prefix: &str) -> Result<PathBuf> {
         fs::remove_file(old)?;
     }
     eprintln!("Building the wheel");
-    let mut command = Command::new(python);
-    command.current_dir(tree).args(["-m", "maturin", "build", "--release", "--quiet", "--compatibility", "linux"]);
-    command.arg("--out").arg(&folder).arg("--manifest-path").arg(tree.join("native/Cargo.toml"));
-    command.env("CARGO_TARGET_DIR", tools::target());
-    tools::forget_package(&mut command);
-    run(&mut command)?;
-    let wheel = wheels().next().context("maturin built no wheel")?;
+    run(&mut command(&folder))?;
+    let wheel = wheels().next().with_context(|| format!("there is no wheel {prefix}… in {}", folder.display()))?;
     eprintln!("Built {}", wheel.display());
     Ok(wheel)
 }

@@ -363,7 +363,7 @@ mod tests {
     fn the_libraries_are_built_from_the_crates_of_the_program() {
         for edges in ["normal,no-proc-macro", "normal,build"] {
             let program = features(&["sandbox-cli"], edges);
-            for package in ["inspect-modal-native", "sandbox-host-c", "sandbox-host-node", "sandbox-host-python"] {
+            for package in ["sandbox-host-c", "sandbox-host-node", "sandbox-host-python"] {
                 let library = features(&[package], edges);
                 let known = |line: &&String| program.iter().any(|known| name(known) == name(line));
                 let other: Vec<_> = library.difference(&program).filter(known).collect();

@@ -7,11 +7,11 @@ import sys
 import time
 
 from inspect_ai._util.error import PrerequisiteError
+from sandbox_host import SandboxError
 
 from .kinds import Kind
 from .lifecycle.tags import LEASE_TAG, OWNER_TAG
 from .lifecycle.volumes import volumes_of
-from .nativeerror import NativeError
 from .provider import opened, owner
 
 MAX_SANDBOXES = 10_000
@@ -30,38 +30,38 @@ async def run(kind: Kind, id: str | None) -> None:
     own = owner(kind)
     try:
         # Also for a single id: sandboxes with another owner's tag must not be terminated.
-        found = await provider.list([(OWNER_TAG, own)], MAX_SANDBOXES, all_apps=True)
-    except NativeError as error:
+        found = await provider.list(tags={OWNER_TAG: own}, max=MAX_SANDBOXES, all_apps=True)
+    except SandboxError as error:
         raise PrerequisiteError(error.message) from None
     if id is not None:
-        found = [sandbox for sandbox in found if id in (sandbox[0], sandbox[1])]
+        found = [sandbox for sandbox in found if id in (sandbox.id, sandbox.name)]
         if not found:
             raise PrerequisiteError(f"There is no live sandbox {id!r} of {own} {kind.place()}.")
     if not found:
         print(f"There are no sandboxes of {own} {kind.place()}.")
         return
     print(f"Sandboxes of {own} {kind.place()}:")
-    now = time.time() * 1000
-    for sandbox, name, created, pairs in found:
-        tags = dict(pairs)
-        age = f"{max(now - created, 0) / 60000:.0f} min" if created else ""
+    now = time.time()
+    for sandbox in found:
+        tags = sandbox.tags
+        age = f"{max(now - sandbox.created.timestamp(), 0) / 60:.0f} min" if sandbox.created else ""
         lease = tags.get(LEASE_TAG, "")
-        state = "in use" if lease.isdigit() and int(lease) > now else "left"
+        state = "in use" if lease.isdigit() and int(lease) > now * 1000 else "left"
         about = " ".join(tags.get(f"inspect-{key}", "") for key in ("task", "sample")).strip()
-        print(f"  {sandbox}  {state:<7} {age:>8}  {about or name or ''}".rstrip())
+        print(f"  {sandbox.id}  {state:<7} {age:>8}  {about or sandbox.name or ''}".rstrip())
     if not _confirmed(len(found)):
         print("Nothing was terminated.")
         return
     left = []
-    for sandbox, _, _, pairs in found:
+    for sandbox in found:
         try:
-            await provider.terminate(sandbox)
-            for volume in volumes_of(dict(pairs)):
+            await provider.sandbox(sandbox.id).terminate()
+            for volume in volumes_of(sandbox.tags):
                 await provider.delete_volume(volume)
-            print(f"Terminated {sandbox}")
-        except NativeError as error:
-            left.append(sandbox)
-            print(f"Not terminated: {sandbox}: {error.message}", file=sys.stderr)
+            print(f"Terminated {sandbox.id}")
+        except SandboxError as error:
+            left.append(sandbox.id)
+            print(f"Not terminated: {sandbox.id}: {error.message}", file=sys.stderr)
     if left:
         print(f"Still there: {', '.join(left)}", file=sys.stderr)
         sys.exit(1)

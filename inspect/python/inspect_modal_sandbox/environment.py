@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+import signal
 import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 import anyio
 from inspect_ai.util import (
     ExecResult,
-    OutputLimitExceededError,
     SandboxConnection,
     SandboxEnvironment,
     SandboxEnvironmentConfigType,
@@ -31,8 +31,8 @@ from .kinds import DOCKER_ENGINE, MODAL, Kind
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from sandbox_host import RunResult
 
-    from ._native import RunResult
     from .lifecycle.container import Container
     from .lifecycle.run import Created
 
@@ -151,8 +151,9 @@ class ProviderSandboxEnvironment(SandboxEnvironment):
         A command is never run twice, whatever `timeout_retry` says: the component repeats a start only if it certainly did not
         happen. `concurrency` has no effect, because commands do not wait for each other.
         """
+        from sandbox_host import SandboxError
+
         from .errors import exec_error, is_unknown_user
-        from .nativeerror import NativeError
 
         refused = _refused(cmd, cwd, env or {}, user, timeout)
         if refused is not None:
@@ -172,7 +173,7 @@ class ProviderSandboxEnvironment(SandboxEnvironment):
                     stdout_max=limit,
                     stderr_max=limit,
                 )
-        except NativeError as error:
+        except SandboxError as error:
             if user is not None and is_unknown_user(error):
                 return _unknown_user(user)
             if error.kind == "invalid-argument":
@@ -195,29 +196,24 @@ class ProviderSandboxEnvironment(SandboxEnvironment):
         argv = ["/bin/sh", "-c", IS_EXECUTABLE, "sh", program]
         with trace_action(logger, self.kind.title, "look at a program in %s", self.created.id):
             result = await self._container.run(argv, cwd=self._directory(cwd), env=env, user=user, timeout=CHECK_SECS)
-        return result.verdict == "exited" and result.code == 0
+        return result.ok
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
+        from sandbox_host import SandboxError
+
         from . import files
         from .errors import file_error, os_error
         from .lifecycle.traces import logger
-        from .nativeerror import NativeError
 
         data = contents.encode(errors="replace") if isinstance(contents, str) else contents
         path = self._path(file)
         _check_name(file)
         if file.endswith("/") or _names_directory(file):
             raise os_error(errno.EISDIR, file)
-        container = self._container
         try:
             with trace_action(logger, self.kind.title, "write %d bytes to %s in %s", len(data), path, self.created.id):
-                if container.user is None:
-                    with anyio.fail_after(files.TRANSFER_SECS):
-                        await self.created.provider.write_file(self.created.id, path, data, container.sidecar)
-                    self.created.metrics.transferred(len(data), 0)
-                else:
-                    await files.write(container, path, file, data)
-        except NativeError as error:
+                await files.write(self._container, path, file, data)
+        except SandboxError as error:
             raise file_error(error, file) from None
 
     @overload
@@ -227,31 +223,20 @@ class ProviderSandboxEnvironment(SandboxEnvironment):
     async def read_file(self, file: str, text: Literal[False]) -> bytes: ...
 
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
+        from sandbox_host import SandboxError
+
         from . import files
         from .errors import file_error, os_error
         from .lifecycle.traces import logger
-        from .nativeerror import NativeError
 
-        limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         path = self._path(file)
         _check_name(file)
         if _names_directory(file):
             raise os_error(errno.EISDIR, file)
-        container = self._container
         try:
             with trace_action(logger, self.kind.title, "read %s in %s", path, self.created.id):
-                if container.user is None:
-                    with anyio.fail_after(files.TRANSFER_SECS):
-                        data, mode = await self.created.provider.read_file(self.created.id, path, limit, container.sidecar)
-                    # Root can read every file. A file that its owner may not read was made unreadable on purpose.
-                    if not mode & 0o400:
-                        raise os_error(errno.EACCES, file)
-                    self.created.metrics.transferred(0, len(data))
-                else:
-                    data = await files.read(container, path, file)
-        except NativeError as error:
-            if error.kind == "file:too-large":
-                raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None) from None
+                data = await files.read(self._container, path, file)
+        except SandboxError as error:
             raise file_error(error, file) from None
         return data.decode() if text else data
 
@@ -346,10 +331,9 @@ def _looks_not_executable(cmd: list[str], result: RunResult) -> bool:
     The runtime of the container prints one line, which names the program. A program can print the same itself, so this only
     decides whether `_is_executable` has to look.
     """
-    lines = result.stderr.decode(errors="replace").splitlines()
+    lines = result.error_text.splitlines()
     return (
-        result.verdict == "exited"
-        and result.code == 126
+        result.exit_code == 126
         and result.stdout_total == 0
         and len(lines) == 1
         and cmd[0] in lines[0]
@@ -373,20 +357,24 @@ def _tail(data: bytes, total: int, limit: int) -> str:
 def _outcome(result: RunResult, timeout: int | None, limit: int) -> ExecResult[str]:
     """Returns the result of a command that ended, and raises the exception for one that did not."""
     from .errors import unavailable
+    from .outcomes import lost_text
 
+    verdict = result.verdict
     stdout, stderr = _tail(result.stdout, result.stdout_total, limit), _tail(result.stderr, result.stderr_total, limit)
-    match result.verdict:
-        case "exited":
-            code = result.code
-        case "signaled":
-            code = 128 + result.code
+    if verdict.code is not None:
+        return ExecResult(verdict.code == 0, verdict.code, stdout, stderr)
+    if verdict.signal is not None:
+        return ExecResult(False, 128 + verdict.signal, stdout, stderr)
+    match verdict.kind:
+        case "out-of-memory":
+            # The kernel kills with this signal, and Inspect's other providers report it.
+            return ExecResult(False, 128 + signal.SIGKILL, stdout, stderr)
         case "deadline":
             late = _timed_out(timeout)
             if stdout or stderr:
                 late.truncated_output = stdout + stderr  # type: ignore[attr-defined]
             raise late
         case "sandbox-ended":
-            raise unavailable(f"it has ended: {result.detail}")
+            raise unavailable(f"it has ended: {lost_text(verdict)}")
         case _:
-            raise unavailable(f"the command was lost: {result.detail}")
-    return ExecResult(code == 0, code, stdout, stderr)
+            raise unavailable(f"the command was lost: {lost_text(verdict)}")

@@ -1,7 +1,7 @@
-"""Maps errors of the native module to the exceptions that Inspect knows.
+"""Maps errors of the host library to the exceptions that Inspect knows.
 
 Inspect shows a short list of exception types to the model as the failure of a tool; every other exception ends the sample in
-error. This module chooses the type for commands and for files, by the kind and the subject of the native error.
+error. This module chooses the type for commands and for files, by the kind and the subject of the error.
 
 A model must not learn from an error where it runs. The texts of the exceptions that a model sees therefore name no service,
 address or id; the full text goes to the log.
@@ -16,8 +16,7 @@ from logging import getLogger
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.tool import ToolError
 from inspect_ai.util import SandboxUnavailableError, SandboxUserUnsupportedError
-
-from .nativeerror import NativeError
+from sandbox_host import SandboxError
 
 logger = getLogger(__name__)
 
@@ -71,19 +70,17 @@ def os_error(number: int, path: str) -> OSError:
     return known if isinstance(known, SHOWN_TO_MODEL) else FileError(number, os.strerror(number), path)
 
 
-def file_error(error: NativeError, path: str) -> Exception:
+def file_error(error: SandboxError, path: str) -> Exception:
     """Returns the exception for a failed file operation. `path` is the path as the caller wrote it."""
     number = FILE_ERRNO.get(error.kind)
     if number is not None:
         return os_error(number, path)
-    if error.kind == "file:special":
-        return FileError(errno.EINVAL, NOT_REGULAR, path)
     if error.general_kind == "file":
         return FileError(errno.EIO, "The file could not be read or written", path)
     return _without_details(call_error(error)) or OSError(errno.EIO, error.message, path)
 
 
-def call_error(error: NativeError) -> Exception | None:
+def call_error(error: SandboxError) -> Exception | None:
     """Returns the exception for a failed call that is not about a file, or `None` if there is no better one than `error`."""
     if error.kind in SANDBOX_GONE:
         return SandboxUnavailableError(error.message)
@@ -94,7 +91,7 @@ def call_error(error: NativeError) -> Exception | None:
     return None
 
 
-def exec_error(error: NativeError, user: str | None) -> Exception | None:
+def exec_error(error: SandboxError, user: str | None) -> Exception | None:
     """Returns the exception for a command that could not be started or followed, or `None` if there is no better one.
 
     `user` is the user that the caller asked for.
@@ -115,12 +112,12 @@ def unavailable(reason: str) -> SandboxUnavailableError:
     return SandboxUnavailableError("The sandbox is not available.")
 
 
-def is_unsupported_user(error: NativeError) -> bool:
+def is_unsupported_user(error: SandboxError) -> bool:
     """Returns whether the sandbox cannot run commands as another user."""
     return error.kind == "unsupported" and error.subject == USER_CAPABILITY
 
 
-def is_unknown_user(error: NativeError) -> bool:
+def is_unknown_user(error: SandboxError) -> bool:
     """Returns whether the image has no user or group of the requested name."""
     return error.kind == "not-found" and error.subject == USER_OPTION
 

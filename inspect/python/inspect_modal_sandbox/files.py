@@ -1,4 +1,4 @@
-"""Reads and writes files as a user other than the container's own.
+"""Reads and writes files of a container.
 
 The file functions of the component act as the container's own user. If a configuration names another user, commands of that
 user read and write the files instead, so that a path means the same as in `exec`.
@@ -6,15 +6,20 @@ user read and write the files instead, so that a path means the same as in `exec
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentLimits
+from sandbox_host import SandboxError
 
 from .errors import NOT_REGULAR, FileError, os_error, unavailable
+from .outcomes import lost_text
 
 if TYPE_CHECKING:
-    from ._native import RunResult
+    from sandbox_host import RunResult
+
     from .lifecycle.container import Container
 
 PINNED = {
@@ -70,14 +75,45 @@ async def read(container: Container, path: str, name: str) -> bytes:
     Raises:
         OutputLimitExceededError: if it is larger than Inspect permits.
         OSError: if it cannot be read.
+        SandboxError: if a request failed.
     """
+    if container.user is None:
+        return await _read_directly(container, path, name)
     limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
     argv = ["/bin/sh", "-c", READ, "sh", path, str(limit + 1)]
     result = await container.run(argv, env=PINNED, timeout=TRANSFER_SECS, stdout_max=limit + 1)
-    if (result.verdict == "exited" and result.code == IS_TOO_LARGE) or result.stdout_total > limit:
-        raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
+    if result.exit_code == IS_TOO_LARGE or result.stdout_total > limit:
+        raise _too_large()
     _check(result, name)
     return result.stdout
+
+
+async def _read_directly(container: Container, path: str, name: str) -> bytes:
+    """Reads a file by a request. The container's own user reads it."""
+    limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
+    with anyio.fail_after(TRANSFER_SECS):
+        # Both requests are sent at the same time. What `stat` finds counts first: it describes special files and files that are
+        # too large, for which reading fails in various ways or never ends.
+        reading = asyncio.ensure_future(container.sandbox.read_file(path, limit))
+        reading.add_done_callback(_retrieve)
+        try:
+            info = await container.sandbox.stat(path)
+            if info.kind == "other":
+                raise FileError(errno.EINVAL, NOT_REGULAR, name)
+            if info.is_file and info.size > limit:
+                raise _too_large()
+            data = await reading
+        except SandboxError as error:
+            if error.kind == "file:too-large":
+                raise _too_large() from None
+            raise
+        finally:
+            reading.cancel()
+    # Root can read every file. A file that its owner may not read was made unreadable on purpose.
+    if not info.mode & 0o400:
+        raise os_error(errno.EACCES, name)
+    container.created.metrics.transferred(0, len(data))
+    return data
 
 
 async def write(container: Container, path: str, name: str, contents: bytes) -> None:
@@ -85,25 +121,41 @@ async def write(container: Container, path: str, name: str, contents: bytes) -> 
 
     Raises:
         OSError: if it cannot be written.
+        SandboxError: if a request failed.
     """
+    if container.user is None:
+        with anyio.fail_after(TRANSFER_SECS):
+            await container.sandbox.write_file(path, contents)
+        container.created.metrics.transferred(len(contents), 0)
+        return
     argv = ["/bin/sh", "-c", WRITE, "sh", path]
     _check(await container.run(argv, stdin=contents, env=PINNED, timeout=TRANSFER_SECS), name)
 
 
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Marks the exception of a future as seen, so that asyncio does not print it."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _too_large() -> OutputLimitExceededError:
+    return OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None)
+
+
 def _check(result: RunResult, name: str) -> None:
     """Raises the exception for a transfer that failed."""
-    if result.verdict == "deadline":
+    if result.verdict.kind == "deadline":
         raise TimeoutError(f"{name}: the transfer took longer than {TRANSFER_SECS:.0f} seconds")
-    if result.verdict in ("sandbox-ended", "lost"):
-        raise unavailable(result.detail)
-    if result.verdict == "exited" and result.code == 0:
+    if (lost := lost_text(result.verdict)) is not None:
+        raise unavailable(lost)
+    if result.ok:
         return
-    if result.code == IS_DIRECTORY:
+    if result.exit_code == IS_DIRECTORY:
         raise os_error(errno.EISDIR, name)
-    if result.code == IS_SPECIAL:
+    if result.exit_code == IS_SPECIAL:
         raise FileError(errno.EINVAL, NOT_REGULAR, name)
-    message = result.stderr.decode(errors="replace").strip()
+    message = result.error_text.strip()
     for words, number in MESSAGE_ERRNO.items():
         if words in message:
             raise os_error(number, name)
-    raise FileError(errno.EIO, message or f"The transfer ended with code {result.code}", name)
+    raise FileError(errno.EIO, message or f"The transfer ended with {result.verdict}", name)

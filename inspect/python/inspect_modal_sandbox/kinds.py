@@ -29,7 +29,7 @@ class Kind:
     title: str
     """The name of the provider in messages and traces."""
     component: str
-    """The file name of the component in this package."""
+    """The name of the component in `sandbox_host`."""
     arguments: tuple[str, ...]
     """The arguments with which the program `sandbox` uses this provider."""
     prefix: str
@@ -84,7 +84,7 @@ def _engine_place() -> str:
 MODAL = Kind(
     name="modal",
     title="Modal",
-    component="modal-provider.wasm",
+    component="modal",
     arguments=(),
     prefix="INSPECT_MODAL",
     config="ModalSandboxConfig",
@@ -108,7 +108,7 @@ MODAL = Kind(
 DOCKER_ENGINE = Kind(
     name="docker-engine",
     title="Docker",
-    component="docker-provider.wasm",
+    component="docker",
     arguments=("--plugin", "docker"),
     prefix="INSPECT_DOCKER_ENGINE",
     config="DockerEngineSandboxConfig",

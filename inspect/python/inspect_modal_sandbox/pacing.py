@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .nativeerror import NativeError
+from sandbox_host import SandboxError
 
 if TYPE_CHECKING:
-    from ._native import Provider
+    from sandbox_host import Provider, Sandbox, SandboxSpec
 
 RATE_VARIABLE = "INSPECT_MODAL_CREATES_PER_SECOND"
 DEFAULT_RATE = 20.0
@@ -126,12 +126,12 @@ _seen: dict[int, int] = {}
 """The number of refusals of each provider that were already counted."""
 
 
-def _count_refusals(provider: Provider) -> None:
+async def _count_refusals(provider: Provider) -> None:
     """Lowers the rate if the service has asked creations of this process to wait since the last call."""
-    count, wait = provider.throttled()
-    if count != _seen.get(id(provider), 0):
-        _seen[id(provider)] = count
-        slow_down(wait)
+    throttled = await provider.throttled()
+    if throttled.count != _seen.get(id(provider), 0):
+        _seen[id(provider)] = throttled.count
+        slow_down(throttled.remaining)
 
 
 async def turn(provider: Provider | None = None) -> None:
@@ -140,7 +140,7 @@ async def turn(provider: Provider | None = None) -> None:
     if rate <= 0:
         return
     if provider is not None:
-        _count_refusals(provider)
+        await _count_refusals(provider)
     try:
         wait = reserve(rate) - time.time()
     except OSError:
@@ -150,23 +150,19 @@ async def turn(provider: Provider | None = None) -> None:
         await asyncio.sleep(wait)
 
 
-async def create(provider: Provider, specification: str) -> tuple[str, int]:
+async def create(provider: Provider, specification: SandboxSpec) -> Sandbox:
     """Creates a sandbox, after `turn`. If the service refuses it for its rate, waits for another turn and repeats it.
 
-    Returns the id and the number of repeated requests.
-
     Raises:
-        NativeError: if it fails for another reason, or too often.
+        SandboxError: if it fails for another reason, or too often.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            created: tuple[str, int] = await provider.create(specification)
-        except NativeError as error:
+            return await provider.create(specification)
+        except SandboxError as error:
             refused = error.kind == "resource-exhausted" and error.happened == "no"
             if not refused or attempt == ATTEMPTS or _rate() <= 0:
                 raise
             slow_down(min(2.0**attempt, 30.0))
             await turn(provider)
-        else:
-            return created
     raise AssertionError("the last attempt raises or returns")

@@ -50,7 +50,7 @@ class Service:
 
     name: str
     image: dict[str, Any]
-    """The JSON object that `native/src/spec.rs` takes for an image."""
+    """The definition of an image, which `lifecycle.specification.image_specification` reads."""
     command: list[str] = field(default_factory=list)
     """Empty for the command of the image."""
     env: dict[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Plan:
     outbound: Any
     """The network of the default service: `open`, `blocked`, `internal` (only the other services), or an allow-list."""
     sandbox: dict[str, Any] = field(default_factory=dict)
-    """Resources and other options of the sandbox, with the names of `native/src/spec.rs`."""
+    """Resources and other options of the sandbox, which `lifecycle.specification.sandbox_specification` reads."""
     tags: dict[str, str] = field(default_factory=dict)
     app: str | None = None
     environment: str | None = None

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import sniffio
 from inspect_ai._util.error import PrerequisiteError
+from sandbox_host import SandboxError
 
 from .kinds import MODAL, Kind
-from .nativeerror import NativeError
 
 if TYPE_CHECKING:
-    from ._native import Provider
+    from sandbox_host import Provider
+
     from .plan import Plan
 
 LEASE_SECS = 600
@@ -46,9 +47,9 @@ def owner(kind: Kind = MODAL) -> str:
 
 
 def component(kind: Kind = MODAL) -> str:
-    """Returns the path of the component: the variable `COMPONENT`, or the file in this package."""
+    """Returns the component: the absolute path that the variable `COMPONENT` names, or the name of one of `sandbox_host`."""
     chosen = os.environ.get(kind.variable(COMPONENT))
-    return chosen or str(Path(__file__).with_name(kind.component))
+    return os.path.abspath(chosen) if chosen else kind.component
 
 
 def program(kind: Kind = MODAL) -> list[str]:
@@ -78,7 +79,7 @@ async def opened(plan: Plan | None = None, kind: Kind = MODAL) -> Provider:
         raise PrerequisiteError(
             f"The sandbox type '{kind.name}' needs asyncio, but {library} is running. Unset INSPECT_ASYNC_BACKEND."
         )
-    from ._native import Provider
+    from sandbox_host import Provider
 
     chosen = [
         (scope.variable, getattr(plan, scope.plan, None) or os.environ.get(scope.variable) or scope.default)
@@ -88,10 +89,10 @@ async def opened(plan: Plan | None = None, kind: Kind = MODAL) -> Provider:
     key = (kind.name, *[value for _, value in chosen], owner(kind), component(kind), *settings)
     if key in _opened:
         return _opened[key]
-    env = [(name, value) for name, value in chosen if value]
+    env = {name: value for name, value in chosen if value}
     try:
-        provider = await Provider.open(component(kind), env, owner(kind), LEASE_SECS)
-    except NativeError as error:
+        provider = await Provider.open(component(kind), env=env, owner=owner(kind), lease=LEASE_SECS)
+    except SandboxError as error:
         raise PrerequisiteError(error.message) from None
     # Another call may have opened it meanwhile. Only one is used, because the leases of sandboxes belong to it.
     return _opened.setdefault(key, provider)

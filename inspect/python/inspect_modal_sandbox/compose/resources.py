@@ -58,7 +58,7 @@ def millicores(value: Any, where: str) -> int:
 
 
 def resources(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]:
-    """Returns the resources that a service asks for, with the names of `native/src/spec.rs`."""
+    """Returns the resources that a service asks for, with the names that `Plan.sandbox` has."""
     given = ((body.get("deploy") or {}).get("resources")) or {}
     limits, reservations = given.get("limits") or {}, given.get("reservations") or {}
     found: dict[str, Any] = {}

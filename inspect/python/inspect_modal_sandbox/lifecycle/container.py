@@ -12,7 +12,7 @@ from .run import Created
 from .traces import logger
 
 if TYPE_CHECKING:
-    from .._native import RunResult
+    from sandbox_host import RunResult
 
 TRACED_CHARACTERS = 1000
 """The length at which a command is cut in traces."""
@@ -29,6 +29,7 @@ class Container:
         self.created = created
         self.service = service
         self.sidecar = sidecar
+        self.sandbox = created.sandbox if sidecar is None else created.sandbox.sidecar(sidecar)
         self.workdir = PurePosixPath(workdir)
         self.user = user
 
@@ -47,23 +48,21 @@ class Container:
         """Runs a command and returns its end. Of the output, the last `stdout_max` and `stderr_max` bytes are kept.
 
         Raises:
-            NativeError: if the command could not be started or followed.
+            SandboxError: if the command could not be started or followed.
         """
         line = shlex.join(argv)
         if len(line) > TRACED_CHARACTERS:
             line = line[:TRACED_CHARACTERS] + "…"
         with trace_action(logger, self.created.kind.title, "exec in %s (%s): %s", self.created.id, self.service, line):
-            result = await self.created.provider.run(
-                self.created.id,
+            result = await self.sandbox.run(
                 [without_surrogates(word) for word in argv],
-                stdin=stdin,
+                stdin=stdin or b"",
                 cwd=cwd or str(self.workdir),
-                env=[_variable(name, value) for name, value in (env or {}).items()],
+                env=dict(_variable(name, value) for name, value in (env or {}).items()),
                 user=user or self.user,
                 timeout=timeout,
                 stdout_max=stdout_max,
                 stderr_max=stderr_max,
-                container=self.sidecar,
             )
         self.created.metrics.retries += result.retries
         self.created.metrics.transferred(len(stdin or b""), result.stdout_total + result.stderr_total)

@@ -24,13 +24,14 @@ async def cost_of(created: Created) -> dict[str, Any]:
         if not wants_cost(created.kind):
             return {}
         with anyio.fail_after(COST_SECS), trace_action(logger, created.kind.title, "cost of %s", created.id):
-            dollars, parts, core_secs, gib_secs = await created.provider.cost(created.id)
+            usage = await created.sandbox.usage()
     except Exception as error:
         trace_message(logger, created.kind.title, f"The cost of {created.id} could not be read: {error}")
         return {}
+    memory = usage.billed_memory_mib_seconds
     return {
-        "cost_usd": dollars,
-        "cost_by_resource_usd": dict(parts),
-        "billed_cpu_core_secs": core_secs,
-        "billed_memory_gib_secs": gib_secs,
+        "cost_usd": usage.cost,
+        "cost_by_resource_usd": usage.cost_by_resource,
+        "billed_cpu_core_secs": usage.billed_cpu_core_seconds,
+        "billed_memory_gib_secs": None if memory is None else memory / 1024,
     }

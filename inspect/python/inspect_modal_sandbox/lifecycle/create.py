@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import trace_action
+from sandbox_host import SandboxError
 
 from .. import pacing, planning
 from ..errors import SETTINGS, call_error, is_unknown_user
 from ..kinds import Kind
-from ..nativeerror import NativeError
 from ..provider import opened
 from .container import Container
 from .directories import directory_of
@@ -29,7 +28,7 @@ from .traces import logger
 from .volumes import delete_volumes, name_volumes
 
 if TYPE_CHECKING:
-    from .._native import Provider
+    from sandbox_host import Provider, Sandbox, SandboxSpec
 
 CONFIGURATION_ERRORS = SETTINGS | {"invalid-argument", "unsupported", "not-found"}
 """General kinds of a failed creation that the user has to fix. `not-found` is a secret or volume that does not exist."""
@@ -46,9 +45,9 @@ async def start(kind: Kind, task_name: str, config: object, metadata: Mapping[st
         RuntimeError: if the sandbox or one of its services does not start for another reason.
     """
     run = current_run()
-    terminate_at_exit()
     plan = planning.make(config, directory_of(run, config, metadata, kind), metadata, kind)
     provider = await opened(plan, kind)
+    terminate_at_exit()
     for warning in plan.warnings:
         run.warn(warning)
     images = [await image_of(run, kind, provider, service, show_log=False) for service in plan.services]
@@ -60,23 +59,23 @@ async def start(kind: Kind, task_name: str, config: object, metadata: Mapping[st
         await pacing.turn(provider)
     asked = time.monotonic()
     try:
-        sandbox, retries = await _create(run, kind, provider, specification, tags, volumes)
-    except NativeError as error:
+        sandbox = await _create(run, kind, provider, specification, tags, volumes)
+    except SandboxError as error:
         with anyio.CancelScope(shield=True):
             await delete_volumes(provider, volumes, kind)
         if error.general_kind in CONFIGURATION_ERRORS:
             raise PrerequisiteError(error.message) from None
         raise RuntimeError(error.message) from None
-    created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(plan.sandbox.get("ports")), kind=kind)
+    created = Created(sandbox, run, tags, volumes, has_ports=bool(plan.sandbox.get("ports")), kind=kind)
     created.metrics.create_secs = time.monotonic() - asked
-    created.metrics.retries += retries
-    run.alive[sandbox] = created
+    created.metrics.retries += sandbox.retries
+    run.alive[sandbox.id] = created
     try:
         containers = await start_services(created, plan, images)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await terminate(created)
-        if isinstance(error, NativeError):
+        if isinstance(error, SandboxError):
             if is_unknown_user(error):
                 raise PrerequisiteError(f"The configuration's user: {error.reason}") from None
             raise (call_error(error) or RuntimeError(error.message)) from None
@@ -86,18 +85,17 @@ async def start(kind: Kind, task_name: str, config: object, metadata: Mapping[st
 
 
 async def _create(
-    run: Run, kind: Kind, provider: Provider, specification: dict[str, Any], tags: dict[str, str], volumes: list[str]
-) -> tuple[str, int]:
-    """Creates the sandbox. Returns its id and the number of repeated requests.
+    run: Run, kind: Kind, provider: Provider, specification: SandboxSpec, tags: dict[str, str], volumes: list[str]
+) -> Sandbox:
+    """Creates the sandbox.
 
     A request that was sent cannot be taken back. So the creation goes on after a cancellation, and its sandbox is put among
     those that the end of the tasks terminates.
     """
 
-    async def creation() -> tuple[str, int]:
-        with trace_action(logger, kind.title, "create %s", specification["name"]):
-            text = json.dumps(specification)
-            return await (pacing.create(provider, text) if kind.paced else provider.create(text))
+    async def creation() -> Sandbox:
+        with trace_action(logger, kind.title, "create %s", specification.name):
+            return await (pacing.create(provider, specification) if kind.paced else provider.create(specification))
 
     task = asyncio.ensure_future(creation())
     run.creating.add(task)
@@ -106,10 +104,10 @@ async def _create(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
 
-        def abandoned(task: asyncio.Task[tuple[str, int]]) -> None:
+        def abandoned(task: asyncio.Task[Sandbox]) -> None:
             if not task.cancelled() and task.exception() is None:
-                sandbox, _ = task.result()
-                run.alive[sandbox] = Created(sandbox, provider, run, tags, volumes, kind=kind)
+                sandbox = task.result()
+                run.alive[sandbox.id] = Created(sandbox, run, tags, volumes, kind=kind)
 
         task.add_done_callback(abandoned)
         raise

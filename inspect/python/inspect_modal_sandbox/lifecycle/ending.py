@@ -12,9 +12,9 @@ from typing import Any
 
 import anyio
 from inspect_ai.util import trace_action, trace_message
+from sandbox_host import SandboxError
 
 from ..kinds import Kind
-from ..nativeerror import NativeError
 from .cost import cost_of
 from .run import Created, current_run, runs
 from .samplelog import write_metrics
@@ -55,8 +55,8 @@ async def terminate(created: Created) -> bool:
     """
     try:
         with trace_action(traces, created.kind.title, "terminate %s", created.id):
-            await created.provider.terminate(created.id)
-    except NativeError as error:
+            await created.sandbox.terminate()
+    except SandboxError as error:
         if error.kind != "not-found":
             trace_message(traces, created.kind.title, f"{created.id} was not terminated: {error.message}")
             return False
@@ -98,11 +98,9 @@ async def end(kind: Kind, cleanup: bool) -> None:
 def terminate_at_exit() -> None:
     """Makes the end of the process terminate what is left.
 
-    A second Ctrl-C ends the event loop before `end` can run.
+    A second Ctrl-C ends the event loop before `end` can run. Must be called after a provider was opened: then the host library
+    has registered the hook that ends its threads, and hooks run in reverse order.
     """
-    # The native module registers a hook that ends its threads. Hooks run in reverse order, so that module is loaded first.
-    from .. import _native  # noqa: F401
-
     atexit.register(_at_exit, os.getpid())
 
 
@@ -146,10 +144,11 @@ async def _keep(kind: Kind, left: list[Created]) -> None:
     program = " ".join(["sandbox", *kind.arguments])
     for created in left:
         try:
-            leased = await created.provider.tags(created.id)
-            tags = [(name, value) for name, value in leased if name != LEASE_TAG]
-            await created.provider.leave(created.id, [*tags, (KEPT_TAG, "yes")])
-        except NativeError as error:
+            tags = await created.sandbox.tags()
+            tags.pop(LEASE_TAG, None)
+            await created.sandbox.release()
+            await created.sandbox.set_tags({**tags, KEPT_TAG: "yes"})
+        except SandboxError as error:
             trace_message(traces, created.kind.title, f"{created.id} keeps its lease: {error.message}")
         created.run.alive.pop(created.id, None)
         sample = created.tags.get(f"{PREFIX}-sample", "")

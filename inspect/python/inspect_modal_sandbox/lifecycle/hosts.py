@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 
-from ..nativeerror import NativeError
+from sandbox_host import SandboxError
+
 from .container import Container
 
 PRINT_ADDRESS = """
@@ -40,7 +41,7 @@ is the only way in which a container without a network can be reached.
 async def address_of(container: Container) -> str:
     """Returns the address at which other containers reach this one, or an empty string if it has none or reports none."""
     result = await container.run(["/bin/sh", "-c", PRINT_ADDRESS], user=None)
-    words = result.stdout.decode(errors="replace").split() if (result.verdict, result.code) == ("exited", 0) else []
+    words = result.text.split() if result.ok else []
     for word in words:
         with contextlib.suppress(ValueError):
             if not ipaddress.ip_address(word).is_loopback:
@@ -56,8 +57,8 @@ async def add_hosts(container: Container, names: list[tuple[str, str]]) -> None:
     words = [word for address, name in names for word in (address or "-", name)]
     try:
         result = await container.run(["/bin/sh", "-c", ADD_HOSTS, "sh", *words], user="root")
-        failure = "" if (result.verdict, result.code) == ("exited", 0) else result.stderr.decode(errors="replace").strip()
-    except NativeError as error:
+        failure = "" if result.ok else result.error_text.strip()
+    except SandboxError as error:
         failure = error.message
     if failure:
         container.created.run.warn(f"The names of services do not resolve in '{container.service}': {failure}")

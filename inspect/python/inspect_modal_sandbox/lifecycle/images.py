@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import trace_action
+from sandbox_host import SandboxError
 
 from .. import planning
 from ..compose.envfile import metadata_variable
 from ..kinds import MODAL, Kind
-from ..nativeerror import NativeError
 from ..plan import Service, image_key
 from .run import Run
+from .specification import image_specification
 from .traces import logger
 
 if TYPE_CHECKING:
-    from .._native import Provider
+    from sandbox_host import Provider
 
 Image = tuple[str, "str | None"]
 """The id of an image, and its working directory if known."""
@@ -89,20 +90,19 @@ async def _built(run: Run, kind: Kind, provider: Provider, service: str, image: 
             return run.images[key]
         try:
             with trace_action(logger, kind.title, "build the image of %s", service):
-                build = await provider.build(json.dumps(image))
-                for entry in build.skipped:
-                    run.warn(f"The image of the service '{service}': not in the build context: {entry}")
-                announced = False
-                while (text := await build.next()) is not None:
-                    if not show_log:
-                        continue
-                    if not announced:
-                        print(f"Building the image of the service '{service}' on {kind.title}")
-                        announced = True
-                    print(text, end="" if text.endswith("\n") else "\n", flush=True)
-        except NativeError as error:
+                async with provider.build(image_specification(image)) as build:
+                    for entry in build.skipped:
+                        run.warn(f"The image of the service '{service}': not in the build context: {entry}")
+                    announced = False
+                    async for chunk in build:
+                        if not show_log:
+                            continue
+                        if not announced:
+                            print(f"Building the image of the service '{service}' on {kind.title}")
+                            announced = True
+                        print(chunk.text, end="" if chunk.text.endswith("\n") else "\n", flush=True)
+                    built = await build.wait()
+        except SandboxError as error:
             raise PrerequisiteError(f"The image of the service '{service}': {error.message}") from None
-        if build.image is None:
-            raise PrerequisiteError(f"The image of the service '{service}' was not built.")
-        run.images[key] = build.image
-        return build.image
+        run.images[key] = (built.id, built.workdir)
+        return run.images[key]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inspect_ai.util import trace_message
+from sandbox_host import SandboxError
 
-from ..nativeerror import NativeError
 from .run import Created
 from .traces import logger
 
@@ -23,14 +23,18 @@ async def public_ports(created: Created) -> list[PortMapping] | None:
 
     if created.has_ports and created.ports is None:
         try:
-            found = await created.provider.tunnels(created.id, TUNNEL_SECS)
-        except NativeError as error:
+            found = await created.sandbox.tunnels(TUNNEL_SECS)
+        except SandboxError as error:
             trace_message(
                 logger, created.kind.title, f"The addresses of the ports of {created.id} could not be read: {error.message}"
             )
             return None
         created.ports = [
-            PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])
-            for inside, host, outside in found
+            PortMapping(
+                container_port=tunnel.port,
+                protocol="tcp",
+                mappings=[HostMapping(host_ip=tunnel.public_host, host_port=tunnel.public_port)],
+            )
+            for tunnel in found
         ]
     return created.ports

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from inspect_ai.util import SandboxUnavailableError, trace_action, trace_message
+from sandbox_host import SandboxError
 
-from ..nativeerror import NativeError
+from ..outcomes import end_text, lost_text
 from ..plan import Healthcheck, Service
 from .container import Container
 from .run import Created
 from .traces import logger
+
+if TYPE_CHECKING:
+    from sandbox_host import EndReason
 
 T = TypeVar("T")
 
@@ -38,9 +42,10 @@ LAST_OUTPUT_BYTES = 1000
 class ServiceEnded(Exception):
     """The container of a service has ended by itself."""
 
-    def __init__(self, service: str, code: int, reason: str, output: str) -> None:
-        super().__init__(f"The service '{service}' has ended: {reason}.{quoted_output(output)}")
-        self.code = code
+    def __init__(self, service: str, end: EndReason, output: str) -> None:
+        super().__init__(f"The service '{service}' has ended: {end_text(end)}.{quoted_output(output)}")
+        self.code = end.code
+        """Its exit code, or `None` if it did not exit by itself."""
 
 
 async def answering_container(created: Created, service: Service, sidecar: str | None, workdir: str | None) -> Container:
@@ -51,27 +56,23 @@ async def answering_container(created: Created, service: Service, sidecar: str |
     Raises:
         SandboxUnavailableError: if the container has ended.
         RuntimeError: if its shell fails.
-        NativeError: if the command could not be started.
+        SandboxError: if the command could not be started.
     """
     with trace_action(logger, created.kind.title, "start of %s (%s)", created.id, service.name):
-        result = await created.provider.run(
-            created.id,
+        sandbox = created.sandbox if sidecar is None else created.sandbox.sidecar(sidecar)
+        result = await sandbox.run(
             ["/bin/sh", "-c", PROBE],
-            stdin=None,
             cwd=service.workdir,
-            env=[],
             user=service.user,
-            timeout=None,
             stdout_max=PROBE_BYTES,
             stderr_max=PROBE_BYTES,
-            container=sidecar,
         )
-    if result.verdict in ("sandbox-ended", "lost"):
-        raise SandboxUnavailableError(f"The service '{service.name}' did not start: {result.detail}")
-    lines = result.stdout.decode(errors="replace").splitlines()
-    if result.verdict == "exited" and result.code == 0 and lines and lines[0].startswith("/"):
+    if (lost := lost_text(result.verdict)) is not None:
+        raise SandboxUnavailableError(f"The service '{service.name}' did not start: {lost}")
+    lines = result.text.splitlines()
+    if result.ok and lines and lines[0].startswith("/"):
         return Container(created, service.name, sidecar, lines[0], service.user)
-    if result.code in (126, 127):
+    if result.exit_code in (126, 127):
         # The image has no shell. Commands can still be run in it.
         return Container(created, service.name, sidecar, service.workdir or workdir or "/", service.user)
     complaint = (result.stderr or result.stdout).decode(errors="replace").strip()
@@ -87,14 +88,14 @@ async def unless_ended(created: Created, service: str, is_sidecar: bool, call: C
     """
     try:
         return await call
-    except (NativeError, SandboxUnavailableError, RuntimeError):
+    except (SandboxError, SandboxUnavailableError, RuntimeError):
         end = None
         if is_sidecar:
-            with contextlib.suppress(NativeError):
-                end = await created.provider.wait_sidecar(created.id, service, END_WAIT_SECS)
+            with contextlib.suppress(SandboxError):
+                end = await created.sandbox.wait_sidecar(service, END_WAIT_SECS)
         if end is None:
             raise
-        raise ServiceEnded(service, *end, await last_output(created, service)) from None
+        raise ServiceEnded(service, end, await last_output(created, service)) from None
 
 
 async def check_running(created: Created, service: str) -> None:
@@ -103,18 +104,22 @@ async def check_running(created: Created, service: str) -> None:
     Raises:
         ServiceEnded: if it has ended.
     """
-    end = await created.provider.wait_sidecar(created.id, service, 0.0)
+    end = await created.sandbox.wait_sidecar(service, 0)
     if end is not None:
-        raise ServiceEnded(service, *end, await last_output(created, service))
+        raise ServiceEnded(service, end, await last_output(created, service))
 
 
 async def last_output(created: Created, service: str) -> str:
     """Returns the end of the output of a sidecar, or an empty string if the provider does not return it."""
+    prefix = f"{service} | "
     try:
-        return (await created.provider.logs(created.id, service, LAST_OUTPUT_BYTES)).strip()
-    except NativeError as error:
+        text = "".join([chunk.text async for chunk in created.sandbox.logs()])
+    except SandboxError as error:
         trace_message(logger, created.kind.title, f"The output of {service} cannot be read: {error.message}")
         return ""
+    said = "\n".join(line.removeprefix(prefix) for line in text.split("\n") if line.startswith(prefix))
+    # A character that is cut in two is left out.
+    return said.encode()[-LAST_OUTPUT_BYTES:].decode(errors="ignore").strip()
 
 
 def quoted_output(output: str) -> str:
@@ -129,12 +134,11 @@ async def wait_completed(created: Created, service: str) -> None:
         RuntimeError: if it ended otherwise.
     """
     with trace_action(logger, created.kind.title, "end of %s in %s", service, created.id):
-        while (end := await created.provider.wait_sidecar(created.id, service, COMPLETION_POLL_SECS)) is None:
+        while (end := await created.sandbox.wait_sidecar(service, COMPLETION_POLL_SECS)) is None:
             pass
-    code, reason = end
-    if code != 0:
+    if end.code != 0:
         output = quoted_output(await last_output(created, service))
-        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {reason}.{output}")
+        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {end_text(end)}.{output}")
 
 
 async def wait_healthy(container: Container, check: Healthcheck) -> None:
@@ -148,14 +152,14 @@ async def wait_healthy(container: Container, check: Healthcheck) -> None:
     failures = 0
     while True:
         result = await container.run(check.argv, timeout=check.timeout)
-        if result.verdict == "exited" and result.code == 0:
+        if result.ok:
             return
-        if result.verdict in ("sandbox-ended", "lost"):
-            raise SandboxUnavailableError(f"The service '{container.service}' ended: {result.detail}")
+        if (lost := lost_text(result.verdict)) is not None:
+            raise SandboxUnavailableError(f"The service '{container.service}' ended: {lost}")
         starting = time.monotonic() - begun < check.start_period
         if not starting:
             failures += 1
         if failures >= check.retries:
             said = (result.stdout + result.stderr).decode(errors="replace").strip()[-LAST_OUTPUT_BYTES:]
-            raise RuntimeError(f"The service '{container.service}' is not healthy: {said or result.code}")
+            raise RuntimeError(f"The service '{container.service}' is not healthy: {said or result.verdict}")
         await anyio.sleep(min(check.start_interval, check.interval) if starting else check.interval)

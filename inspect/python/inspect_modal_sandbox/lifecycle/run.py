@@ -14,8 +14,7 @@ from .metrics import Metrics
 
 if TYPE_CHECKING:
     from inspect_ai.util._sandbox.environment import PortMapping
-
-    from .._native import Provider
+    from sandbox_host import Provider, Sandbox
 
 logger = getLogger(__name__)
 
@@ -24,8 +23,7 @@ logger = getLogger(__name__)
 class Created:
     """A sandbox that was created for a sample."""
 
-    id: str
-    provider: Provider
+    sandbox: Sandbox
     run: Run
     tags: dict[str, str]
     volumes: list[str] = field(default_factory=list)
@@ -35,6 +33,16 @@ class Created:
     ports: list[PortMapping] | None = None
     """The public addresses of its ports; `None` until `ports.public_ports` has asked for them."""
     kind: Kind = MODAL
+
+    @property
+    def id(self) -> str:
+        """The id of the sandbox."""
+        return self.sandbox.id
+
+    @property
+    def provider(self) -> Provider:
+        """The provider of the sandbox."""
+        return self.sandbox.provider
 
 
 @dataclass
@@ -50,7 +58,7 @@ class Run:
     `directories`."""
     alive: dict[str, Created] = field(default_factory=dict)
     """Sandboxes that have not been terminated, by id."""
-    creating: set[asyncio.Task[tuple[str, int]]] = field(default_factory=set)
+    creating: set[asyncio.Task[Sandbox]] = field(default_factory=set)
     """Requests to create a sandbox that have not been answered."""
     warned: set[str] = field(default_factory=set)
     """Warnings that were already logged."""

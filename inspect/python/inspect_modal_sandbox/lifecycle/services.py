@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -29,7 +28,7 @@ async def start_services(created: Created, plan: Plan, images: list[Image]) -> d
     Raises:
         RuntimeError: if a service ended with another code, is not healthy or does not answer.
         SandboxUnavailableError: if the sandbox has ended.
-        NativeError: if a call failed for another reason.
+        SandboxError: if a call failed for another reason.
     """
     return await _Startup(created, plan, images).run()
 
@@ -88,9 +87,9 @@ class _Startup:
                 await self._be_healthy(self.services[source])
             elif wanted == "completed":
                 await wait_completed(self.created, source)
-        specification = json.dumps(sidecar_specification(service, self.images[service.name][0]))
+        specification = sidecar_specification(service, self.images[service.name][0])
         with trace_action(logger, self.created.kind.title, "add %s to %s", service.name, self.created.id):
-            await self.created.provider.add_sidecar(self.created.id, specification)
+            await self.created.sandbox.create_sidecar(specification)
         if service.name not in self.ending:
             await self._join([service.name])
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import trace_action
+from sandbox_host import SandboxError
 
 from .. import planning
 from ..kinds import Kind
-from ..nativeerror import NativeError
 from ..plan import wants_cost
 from ..provider import opened, owner
 from .directories import note_directory
@@ -21,7 +21,7 @@ from .traces import logger
 from .volumes import delete_volumes, volumes_of
 
 if TYPE_CHECKING:
-    from .._native import Provider
+    from sandbox_host import Provider
 
 MAX_SWEPT = 10_000
 """The number of sandboxes whose volumes a sweep looks up."""
@@ -56,11 +56,11 @@ async def _check_and_sweep(kind: Kind, provider: Provider) -> None:
             await provider.check()
         with trace_action(logger, kind.title, "sweep"):
             # The tags, which name the volumes, cannot be read after the sweep.
-            rows = await provider.list([(OWNER_TAG, owner(kind))], MAX_SWEPT)
-            volumes = {row[0]: volumes_of(dict(row[3])) for row in rows}
-            swept = await provider.sweep(owner(kind))
+            found = await provider.list(tags={OWNER_TAG: owner(kind)}, max=MAX_SWEPT)
+            volumes = {sandbox.id: volumes_of(sandbox.tags) for sandbox in found}
+            swept = [sandbox.id for sandbox in await provider.sweep(owner(kind)) if sandbox.terminated]
             await delete_volumes(provider, [volume for id in swept for volume in volumes.get(id, [])], kind)
-    except NativeError as error:
+    except SandboxError as error:
         raise PrerequisiteError(error.message) from None
     if swept:
         print(f"Terminated {len(swept)} {kind.title} sandboxes that earlier runs left running: {', '.join(swept)}")

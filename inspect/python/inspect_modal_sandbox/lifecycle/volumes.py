@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from inspect_ai.util import trace_action, trace_message
+from sandbox_host import SandboxError
 
 from ..kinds import Kind
-from ..nativeerror import NativeError
 from ..plan import Plan
 from .tags import PREFIX, VOLUMES_TAG, readable_name
 from .traces import logger
 
 if TYPE_CHECKING:
-    from .._native import Provider
+    from sandbox_host import Provider
 
 
 def name_volumes(plan: Plan, tags: dict[str, str]) -> list[str]:
@@ -50,7 +50,7 @@ async def delete_volumes(provider: Provider, volumes: Iterable[str], kind: Kind)
         try:
             with trace_action(logger, kind.title, "delete the volume %s", volume):
                 await provider.delete_volume(volume)
-        except NativeError as error:
+        except SandboxError as error:
             if error.kind != "not-found":
                 trace_message(logger, kind.title, f"The volume {volume} was not deleted: {error.message}")
                 done = False
