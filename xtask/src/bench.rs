@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use clap::Subcommand;
 
 use crate::{
-    build, engines,
+    bench_hosts, build, engines,
     tools::{self, cargo},
 };
 
@@ -18,6 +18,8 @@ pub enum What {
     Emulator,
     /// Host and component, compared with a native client and the official Python SDK
     Host,
+    /// The packages for Python, Node and C, compared with the official SDKs and inspect_sandboxes
+    Hosts,
 }
 
 /// Builds and runs a benchmark. Fails if the machine has no namespaces, a build fails, or the benchmark reports an
@@ -34,6 +36,7 @@ pub fn run(what: What) -> Result<()> {
             tools::python()?;
             ("host", "modal")
         }
+        What::Hosts => return bench_hosts::run_all(),
     };
     let program = build::dist()?.program;
     let component = program.with_file_name(build::file_name(provider));

@@ -2,6 +2,7 @@
 //! otherwise name them.
 
 mod bench;
+mod bench_hosts;
 mod build;
 mod c;
 mod c_api;

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -81,14 +82,13 @@ fn npm_program(npm: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Installs the package into an empty folder, checks its types, and runs its tests there. With a filter, runs only the
-/// tests whose names contain it.
+/// Builds the package, installs it into an empty folder below `target/`, and returns that folder. It has a link `node` to the
+/// Node.js program, as the folder of [`tools::npm`] has.
 ///
 /// # Errors
 ///
-/// Fails if the package cannot be installed or a test fails twice.
-pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
-    let program = build::program()?;
+/// Fails if the package cannot be built or installed.
+pub fn installed() -> Result<PathBuf> {
     let archive = package()?;
     let npm = tools::npm()?;
     let folder = tools::target().join("npm-test");
@@ -97,6 +97,20 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     fs::write(folder.join("package.json"), "{ \"private\": true, \"type\": \"module\" }\n")?;
     let install = ["install", "--offline", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"];
     run(npm_program(&npm)?.args(install).arg(&archive).current_dir(&folder))?;
+    symlink(fs::read_link(npm.join("node"))?, folder.join("node"))?;
+    Ok(folder)
+}
+
+/// Installs the package into an empty folder, checks its types, and runs its tests there. With a filter, runs only the
+/// tests whose names contain it.
+///
+/// # Errors
+///
+/// Fails if the package cannot be installed or a test fails twice.
+pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
+    let program = build::program()?;
+    let npm = tools::npm()?;
+    let folder = installed()?;
     let files = copy_tests(&folder.join("tests"))?;
     let types = "the_types_are_exact";
     if filter.is_none_or(|text| types.contains(text)) {

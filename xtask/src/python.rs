@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,8 +37,20 @@ fn builder() -> Result<PathBuf> {
 }
 
 /// Builds the wheel into `target/wheels` and returns its path. The wheel contains the components, and the program `sandbox`
-/// with components of its own, as a script that is installed next to Python. Fails if a part cannot be built.
+/// with components of its own, as a script that is installed next to Python. It is built once per run. Fails if a part cannot
+/// be built.
 pub fn wheel() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(wheel) = &*built {
+        return Ok(wheel.clone());
+    }
+    let wheel = build_wheel()?;
+    *built = Some(wheel.clone());
+    Ok(wheel)
+}
+
+fn build_wheel() -> Result<PathBuf> {
     let component = build::components(&build::PROVIDERS, false)?;
     let program = build::program()?;
     let scripts = tree().join("sandbox_host.data/scripts");
@@ -90,6 +103,17 @@ pub fn into_wheels(prefix: &str, command: impl FnOnce(&Path) -> Command) -> Resu
 pub fn install(python: &Path) -> Result<()> {
     let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
     run(module(python, &install).arg(wheel()?))
+}
+
+/// Builds the wheel, installs it into the environment of the tests, and returns the Python interpreter of that environment.
+///
+/// # Errors
+///
+/// Fails if the wheel cannot be built or installed.
+pub fn installed() -> Result<PathBuf> {
+    let python = tools::environment("python-venv", &tree().join("requirements.txt"))?;
+    install(&python)?;
+    Ok(python)
 }
 
 /// Runs lints, type checks and all tests with the wheel in an environment of its own. With a filter, runs only the tests
