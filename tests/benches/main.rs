@@ -3,6 +3,7 @@
 //! Each prints a table of targets and measured values. Missed targets are marked but do not fail the run, because
 //! machines differ. Errors fail it.
 
+#[cfg(feature = "docker-bench")]
 mod docker;
 mod emulator;
 mod host;
@@ -24,6 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    #[cfg(feature = "docker-bench")]
     /// Measure the provider for Docker against the program `docker` and a native client
     Docker,
     /// Measure the emulator through a native client
@@ -34,6 +36,7 @@ enum What {
 
 fn main() -> ExitCode {
     let measured = match Cli::parse().what {
+        #[cfg(feature = "docker-bench")]
         What::Docker => docker::run(),
         What::Emulator => emulator::run(),
         What::Host => host::run(),

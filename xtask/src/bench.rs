@@ -43,6 +43,7 @@ pub fn run(what: What) -> Result<()> {
     let bench = || {
         let mut command = cargo();
         command.args(["bench", "--package", "system-tests", "--bench", "bench"]);
+        command.args((name == "docker").then_some("--features=docker-bench"));
         command
     };
     tools::run(bench().arg("--no-run"))?;

@@ -15,8 +15,14 @@ pub const CANCELLED: &str = "cancelled";
 pub const INVALID: &str = "invalid-argument";
 
 /// The error of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// In a box, because results with large errors are slow to move.
+    fields: Box<Fields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Fields {
     kind: String,
     message: String,
     reason: String,
@@ -31,7 +37,7 @@ impl Fault {
     /// did not happen, and repeating the call does not help.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         let message = message.into();
-        Fault {
+        Fault::of(Fields {
             kind: kind.to_owned(),
             reason: message.clone(),
             message,
@@ -39,13 +45,22 @@ impl Fault {
             retryable: false,
             retry_after_ms: None,
             subject: None,
-        }
+        })
+    }
+
+    fn of(fields: Fields) -> Fault {
+        Fault { fields: Box::new(fields) }
     }
 
     /// Creates the error of a call that its caller cancelled. The effect of the call may have happened.
     #[must_use]
     pub fn cancelled() -> Fault {
-        Fault { happened: "unknown", ..Fault::new(CANCELLED, "the call was cancelled") }
+        Fault::new(CANCELLED, "the call was cancelled").with_unknown_effect()
+    }
+
+    fn with_unknown_effect(mut self) -> Fault {
+        self.fields.happened = "unknown";
+        self
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Fault {
@@ -59,7 +74,7 @@ impl Fault {
 
     /// Creates the error of a call that was under way when its object was closed.
     pub(crate) fn interrupted(what: impl fmt::Display) -> Fault {
-        Fault { happened: "unknown", ..Fault::new(CLOSED, format!("{what} was closed during the call")) }
+        Fault::new(CLOSED, format!("{what} was closed during the call")).with_unknown_effect()
     }
 
     pub(crate) fn io(what: &str, error: std::io::Error) -> Fault {
@@ -68,7 +83,9 @@ impl Fault {
             Err(error) => {
                 let reason = sandbox_host::local_reason(&error);
                 let kind = sandbox_host::Kind::Io(error.kind()).code().into_owned();
-                Fault { kind, reason: reason.clone(), ..Fault::new("", format!("cannot {what}: {reason}")) }
+                let mut fault = Fault::new(&kind, format!("cannot {what}: {reason}"));
+                fault.fields.reason = reason;
+                fault
             }
         }
     }
@@ -77,55 +94,55 @@ impl Fault {
     #[must_use]
     pub fn json(&self) -> String {
         // Strings, numbers and booleans can always be written.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(&self.fields).unwrap_or_default()
     }
 
     /// Returns the kind, such as `not-found`: see [`sandbox_host::Kind::code`] and the constants of this crate.
     #[must_use]
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.fields.kind
     }
 
     /// Returns the whole text: what failed, why, and what to do about it.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.fields.message
     }
 
     /// Returns why the call failed.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.fields.reason
     }
 
     /// Returns whether the effect of the call happened: `no`, `unknown` or `yes`.
     #[must_use]
     pub fn happened(&self) -> &'static str {
-        self.happened
+        self.fields.happened
     }
 
     /// Returns whether the same call can succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        self.retryable
+        self.fields.retryable
     }
 
     /// Returns the time after which the call can succeed, in milliseconds, if the service named it.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
-        self.retry_after_ms
+        self.fields.retry_after_ms
     }
 
     /// Returns the setting or the object that the error is about, if it is known.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.fields.subject.as_deref()
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        formatter.write_str(&self.fields.message)
     }
 }
 
@@ -137,7 +154,7 @@ impl From<Error> for Fault {
             Retry::After(time) => Some(time.as_millis().try_into().unwrap_or(u64::MAX)),
             Retry::Never | Retry::Maybe => None,
         };
-        Fault {
+        Fault::of(Fields {
             kind: error.kind().code().into_owned(),
             message: error.to_string(),
             reason: error.parts().1.to_owned(),
@@ -149,6 +166,6 @@ impl From<Error> for Fault {
             retryable: error.is_retryable(),
             retry_after_ms,
             subject: error.subject().map(str::to_owned),
-        }
+        })
     }
 }

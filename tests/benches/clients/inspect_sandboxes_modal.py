@@ -1,5 +1,8 @@
 """Measures the package inspect_sandboxes, which runs commands through the official Python SDK."""
 
+# This package is installed in the environment of the benchmark only.
+# mypy: disable-error-code="import-not-found"
+
 import asyncio
 
 from inspect_ai.util import SandboxEnvironment

@@ -283,7 +283,16 @@ pub fn soak(runs: u64, seed: Option<u64>, proxy: bool) -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    let all = ["--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
+    let all = [
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "system-tests/docker-bench",
+        "--release",
+        "--",
+        "-D",
+        "warnings",
+    ];
     progress::cargo("clippy", "clippy", &all, &[])?;
     // Parts of the guest exist only in the component, so they are checked for its target.
     let components = [
