@@ -46,9 +46,8 @@ pub fn package() -> Result<PathBuf> {
         let name = build::file_name(provider);
         fs::copy(component.with_file_name(&name), folder.join("components").join(name))?;
     }
-    for name in ["package.json", "README.md"] {
-        fs::copy(tree().join(name), folder.join(name))?;
-    }
+    fs::write(folder.join("package.json"), description()?)?;
+    fs::copy(tree().join("README.md"), folder.join("README.md"))?;
     for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
         fs::copy(tools::root().join(name), folder.join(name))?;
     }
@@ -61,6 +60,17 @@ pub fn package() -> Result<PathBuf> {
     let archive = dist.join(output.lines().last().context("npm pack named no archive")?);
     eprintln!("Built {}", archive.display());
     Ok(archive)
+}
+
+/// Returns `package.json` with the processor of the native module, so that npm refuses the package for other ones.
+fn description() -> Result<String> {
+    let text = fs::read_to_string(tree().join("package.json"))?;
+    let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    ensure!(text.contains(&version), "host/node/package.json has another version than the workspace");
+    let os = "\"os\": [\"linux\"],\n";
+    ensure!(text.contains(os), "host/node/package.json does not name the system");
+    let processor = NATIVE.trim_start_matches("linux-").trim_end_matches(".node");
+    Ok(text.replace(os, &format!("{os}  \"cpu\": [\"{processor}\"],\n")))
 }
 
 /// Returns the compiler of TypeScript, with the types of Node.

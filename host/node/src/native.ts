@@ -95,10 +95,19 @@ function settle(id: number, succeeded: boolean, json: string, parts: Buffer[]): 
     if (succeeded) {
       call.resolve({ value: value as never, parts });
     } else {
-      call.reject(failure(value as Fault));
+      call.reject(new Failed(value as Fault));
     }
   } catch (error) {
     call.reject(error);
+  }
+}
+
+/** The failure of a call. The error is made where the call is awaited, so that its stack names the callers. */
+class Failed {
+  readonly fault: Fault;
+
+  constructor(fault: Fault) {
+    this.fault = fault;
   }
 }
 
@@ -134,7 +143,7 @@ export async function call<T = null>(
   }
   signal?.throwIfAborted();
   const id = ++lastId;
-  return await new Promise<Reply<T>>((resolve, reject) => {
+  const result = new Promise<Reply<T>>((resolve, reject) => {
     begin(id, method, stringify(args), options.data === undefined ? undefined : unshared(options.data));
     const stop = signal && onAbort(signal, () => {
       reject(signal.reason);
@@ -157,6 +166,11 @@ export async function call<T = null>(
     });
     alive.ref();
   });
+  try {
+    return await result;
+  } catch (error) {
+    throw error instanceof Failed ? failure(error.fault) : error;
+  }
 }
 
 function begin(id: number, method: string, json: string, data: Uint8Array | undefined): void {

@@ -95,6 +95,13 @@ test("an unknown signal of a command is an error", async () => {
   await process.close();
 });
 
+test("the stack of an error names the callers", async () => {
+  async function theCaller() {
+    await sandbox.signal("no-such-exec", "TERM");
+  }
+  await assert.rejects(theCaller, (error) => error instanceof SandboxError && error.stack.includes("theCaller"));
+});
+
 test("a component that does not exist is an error that names it", async () => {
   const opening = Provider.open("/no/such/component.wasm");
   await assert.rejects(opening, (error) => error instanceof SandboxError && /component\.wasm/.test(error.message));
