@@ -45,6 +45,7 @@ export async function check(open, reference, more = async () => {}) {
       await wrong.check();
     } catch (error) {
       kind = error.payload?.kind.tag;
+      if (kind !== "unauthenticated") throw new Error(error.payload?.message, { cause: error });
     }
     same("a wrong gateway token is refused", kind, "unauthenticated");
   }

@@ -194,8 +194,8 @@ def main() -> None:
     check("standard output", field(field(result, "stdout"), "data") == b"hello from stdin")
     check("standard error", field(field(result, "stderr"), "data") == b"err\n")
 
-    # wasmtime limits the size of a result, in which a byte is a value of 32 bytes. So pieces of more than a mebibyte are
-    # read one after another with `read-output`.
+    # wasmtime limits a result to 128 MiB of values, and a byte of a list is a value of 48 bytes. So more than two mebibytes
+    # are read one after another with `read-output`.
     sent = os.urandom(1_000_000)
     result = provider.call("run", name, command("cat"), sent, limits)
     check("a million bytes", field(field(result, "stdout"), "data") == sent)

@@ -200,6 +200,34 @@ impl Host {
     }
 }
 
+/// The code on the pages of `docs/embedding` is that of the programs.
+#[test]
+fn the_pages_quote_the_programs() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/embedding");
+    let read =
+        |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    for (page, language, programs) in [
+        ("stock-rust.md", "rust,ignore", &["rust/main.rs"][..]),
+        ("stock-python.md", "python", &["host.py"]),
+        ("stock-javascript.md", "js", &["host-jspi.mjs"]),
+        ("stock-c.md", "c", &["c/host.c"]),
+        ("stock-c.md", "cpp", &["c/host.cpp"]),
+        ("stock-go.md", "go", &["go/main.go"]),
+    ] {
+        let text = read(pages.join(page));
+        let programs: Vec<_> = programs.iter().map(|program| read(sources().join(program))).collect();
+        let fence = format!("```{language}\n");
+        let blocks: Vec<_> = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty(), "{page} has no code in {language}");
+        for block in blocks {
+            assert!(
+                programs.iter().any(|program| program.contains(block)),
+                "{page} differs from the program:\n{block}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_component_runs_in_python_with_wasmtime() {
     PYTHON.check_modal();
@@ -238,6 +266,21 @@ fn the_component_runs_in_cpp_with_wasmtime() {
 #[test]
 fn the_component_runs_in_go_with_wasmtime() {
     GO.check_modal();
+}
+
+/// A host that speaks only HTTP/1.1 loses the trailers of gRPC. The error says what is missing.
+#[test]
+fn without_the_gateway_the_error_names_it() {
+    let emulator = Emulator::start();
+    let address = emulator.url().to_owned();
+    let token = ["MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"].map(|name| (name, "ak-test"));
+    for host in [PYTHON, NODE] {
+        let mut command = (host.command)().expect("this host needs nothing else");
+        command.arg(component()).arg("debian").env_remove("MODAL_GRPC_WIRE").env_remove("DOCKER_HOST");
+        let output = command.env("MODAL_SERVER_URL", &address).envs(token).output().expect("cannot start the host");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success() && text.contains("`sandbox gateway`"), "{}: {text}", host.name);
+    }
 }
 
 /// One engine for all hosts, because an engine takes seconds to start.

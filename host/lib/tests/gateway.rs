@@ -266,6 +266,67 @@ async fn what_is_the_clients_fault_is_not_the_services() {
 }
 
 #[tokio::test]
+async fn only_the_named_pages_may_read() {
+    const PAGE: &str = "http://localhost:5173";
+    let server = Server::start(None, |seen| {
+        let mut response = Response::new(full(seen.body));
+        // What the service says about pages does not count.
+        response.headers_mut().insert("access-control-allow-origin", HeaderValue::from_static("*"));
+        Box::pin(async move { response })
+    })
+    .await;
+    let provider = provider(&server.url).await;
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let gateway = Gateway::open_for_pages(&provider, listen, &[PAGE.to_owned()]).await.unwrap();
+    let bearer = format!("Bearer {}", gateway.token().expose());
+    let allowed = |headers: &HeaderMap| headers.get("access-control-allow-origin").cloned();
+    let page = HeaderValue::from_static(PAGE);
+
+    // The question before the request has no token.
+    let question = [
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization,content-type"),
+        ("access-control-request-private-network", "true"),
+    ];
+    let path = format!("{}/p.S/M", gateway.url());
+    let asked = |origin: &'static str| {
+        let headers: Vec<_> = question.into_iter().chain([("origin", origin)]).collect();
+        let path = path.clone();
+        async move { send("OPTIONS", &path, &headers, vec![]).await.unwrap().into_parts().0 }
+    };
+    let parts = asked(PAGE).await;
+    assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (204, Some(page.clone())));
+    assert_eq!(parts.headers["access-control-allow-headers"], "authorization,content-type");
+    assert_eq!(parts.headers["access-control-allow-private-network"], "true");
+    assert!(parts.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+    for other in ["http://localhost:5174", "https://localhost:5173", "null", "http://evil.example"] {
+        let parts = asked(other).await;
+        assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (401, None), "{other}");
+    }
+    assert!(server.seen().is_empty(), "the service is not asked");
+
+    // The request itself, and its refusal without a token.
+    let ask_as = async |origin: &str, token: &str| {
+        let headers = [("origin", origin), ("authorization", token)];
+        ask(&gateway.url(), "/p.S/M", &headers, b"hello").await.0
+    };
+    let parts = ask_as(PAGE, &bearer).await;
+    assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (200, Some(page.clone())));
+    assert_eq!(
+        (&parts.headers["access-control-expose-headers"], &parts.headers["vary"]),
+        (&"*".parse().unwrap(), &"origin".parse().unwrap())
+    );
+    let parts = ask_as(PAGE, "Bearer wrong").await;
+    assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (401, Some(page)));
+    let parts = ask_as("http://evil.example", &bearer).await;
+    assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (200, None), "the browser keeps it from the page");
+    assert!(server.seen().iter().all(|seen| seen.headers.get("origin").is_none()));
+
+    let error = Gateway::open_for_pages(&provider, listen, &["*".to_owned()]).await.err().unwrap();
+    assert_eq!(error.kind(), &Kind::InvalidArgument);
+}
+
+#[tokio::test]
 async fn what_is_no_grpc_passes_as_it_is() {
     let server = Server::start(None, |seen| Box::pin(async move { Response::new(full(seen.body)) })).await;
     let provider = provider(&server.url).await;

@@ -456,6 +456,9 @@ pub struct Gateway {
     /// Write the token to this file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
+    /// Let pages of this origin in a browser use the gateway, such as http://localhost:5173; they need the token too (repeatable)
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
     /// Exit when standard input is closed, so that the gateway ends with the program that started it
     #[arg(long)]
     pub exit_with_stdin: bool,

@@ -13,7 +13,7 @@ use crate::session::Session;
 /// Runs `sandbox gateway`. Returns the exit code.
 pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     let provider = session.provider().await?;
-    let gateway = Open::open(&provider, args.listen).await?;
+    let gateway = Open::open_for_pages(&provider, args.listen, &args.allow_origin).await?;
     // The names of the variables come from the manifest, so that another host with this plugin reads them. One set of
     // credentials is enough, because the token replaces any of them.
     let manifest = provider.plugin().manifest();

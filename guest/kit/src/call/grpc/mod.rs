@@ -39,6 +39,14 @@ const HEAD: usize = 5;
 /// The flag of a gRPC-Web frame that contains trailers.
 const TRAILERS: u8 = 0x80;
 
+/// HTTP statuses of servers and load balancers that refuse HTTP/1.1: "Upgrade Required", an incompatible protocol version,
+/// and "HTTP Version Not Supported".
+const OTHER_VERSION: [u16; 3] = [426, 464, 505];
+
+/// What a user must do on a host that speaks only HTTP/1.1. It drops trailers, or the server refuses it.
+const GATEWAY_HINT: &str =
+    ": a host that speaks only HTTP/1.1 needs `sandbox gateway`, and the plugin all variables that it prints";
+
 /// The encoding of gRPC in HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -172,7 +180,10 @@ async fn open(channel: Channel, mut url: Url, path: &'static str, call: Call) ->
         status: None,
     };
     if response.status != 200 && answers.said_before().transpose()?.is_none() {
-        let message = format!("the server answered with HTTP status {}", response.status);
+        let mut message = format!("the server answered with HTTP status {}", response.status);
+        if !web && OTHER_VERSION.contains(&response.status) {
+            message += GATEWAY_HINT;
+        }
         return Err(Status::new(Code::of_http(response.status), message));
     }
     Ok(answers)
@@ -307,6 +318,10 @@ impl Answers {
                 return Poll::Ready(match self.status.take().or_else(|| self.said_before()) {
                     Some(Err(status)) => Err(status),
                     Some(Ok(())) if whole => Ok(None),
+                    // A connection that broke would have ended the body with an error.
+                    None if whole && !self.web => {
+                        Err(Status::unavailable(["the response has no trailers", GATEWAY_HINT].concat()))
+                    }
                     _ => Err(Status::unavailable("the response is incomplete")),
                 });
             }
@@ -520,6 +535,31 @@ mod tests {
         let (asked, _, ended) = ask(Wire::Grpc, "http://a", large, Ok(answer(200, &[], Vec::new())));
         assert!(asked.is_none(), "nothing is sent");
         assert_eq!(ended.unwrap_err().code(), Code::OutOfRange);
+    }
+
+    /// A host that speaks only HTTP/1.1 drops the trailers, or the server refuses the request.
+    #[test]
+    fn lost_trailers_are_explained_by_the_gateway() {
+        let hint = |ended: Result<(), Status>| {
+            let status = ended.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            status.message().contains("`sandbox gateway`")
+        };
+        assert!(hint(read(Wire::Grpc, MESSAGES, 7, None).1));
+        assert!(hint(read(Wire::Grpc, &[], 7, None).1));
+        // In the middle of a message, and with a gateway, the connection broke.
+        assert!(!hint(read(Wire::Grpc, &MESSAGES[..6], 7, None).1));
+        assert!(!hint(read(Wire::GrpcWeb, MESSAGES, 7, None).1));
+        for (http, wire, named) in [
+            (426, Wire::Grpc, true),
+            (464, Wire::Grpc, true),
+            (505, Wire::Grpc, true),
+            (426, Wire::GrpcWeb, false),
+            (404, Wire::Grpc, false),
+        ] {
+            let status = ask(wire, "http://a", call(), Ok(answer(http, &[], Vec::new()))).2.unwrap_err();
+            assert_eq!(status.message().contains("`sandbox gateway`"), named, "{http}: {}", status.message());
+        }
     }
 
     #[test]

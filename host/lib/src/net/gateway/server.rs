@@ -27,6 +27,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use super::doors::{DOOR, Doors, fresh_secret};
+use super::pages::{self, Pages};
 use super::reply::{Reply, refuse, refuse_unread};
 use super::rewrite::DoorBody;
 use super::web::WebBody;
@@ -61,18 +62,20 @@ struct Inner {
     learn: Arc<[LearnWish]>,
     credential_headers: Vec<HeaderName>,
     address: SocketAddr,
+    pages: Pages,
     doors: Mutex<Doors>,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Gateway {
     /// Opens a gateway to the first origin that the policy grants. Implements [`Gateway::open`].
-    pub(crate) async fn over(net: Arc<Net>, listen: SocketAddr) -> Result<Gateway> {
+    pub(crate) async fn over(net: Arc<Net>, listen: SocketAddr, pages: &[String]) -> Result<Gateway> {
         const WHAT: &str = "open the gateway";
         if !listen.ip().is_loopback() {
             return Err(Error::invalid(WHAT, format!("{listen} can be reached from other machines"))
                 .with_hint("listen on 127.0.0.1"));
         }
+        let pages = Pages::new(pages)?;
         let Some(fixed) = net.policy.fixed().first().cloned() else {
             return Err(Error::new(Kind::Forbidden, WHAT, "no origin is granted to the plugin"));
         };
@@ -92,6 +95,7 @@ impl Gateway {
             learn: fixed.learn,
             credential_headers: fixed.additions.header_names().cloned().collect(),
             address,
+            pages,
             doors: Mutex::default(),
             task: Mutex::default(),
         });
@@ -186,7 +190,17 @@ impl Inner {
         bearer.into_iter().chain(others).any(|shown| shown.ct_eq(token).into())
     }
 
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
+        let page = self.pages.origin(request.headers());
+        if let Some(answer) = page.as_ref().and_then(|page| pages::preflight(&request, page)) {
+            return answer;
+        }
+        let mut response = self.forward(request, admitted).await;
+        pages::mark(&mut response, page.as_ref());
+        response
+    }
+
+    async fn forward(self: Arc<Self>, mut request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
         let Some((credentials, target)) = self.target(&request) else {
             let why = "the gateway's token is missing or wrong: send it as a bearer token";
             return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
@@ -194,7 +208,10 @@ impl Inner {
         admitted.store(true, Ordering::Release);
         let kind = media_type(request.headers());
         let Ok(web) = web_form(&kind) else {
-            let why = format!("{kind} is not supported: the gateway accepts gRPC only as application/grpc-web");
+            let why = format!(
+                "{kind} is not supported: the gateway accepts gRPC only as application/grpc-web. Give the plugin all \
+                 variables that `sandbox gateway` printed"
+            );
             return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, &why).await;
         };
         let Ok(uri) = target.parse() else {
@@ -248,6 +265,8 @@ impl Inner {
         }
         headers.remove("keep-alive");
         headers.remove("x-grpc-web");
+        // The service is not asked by a page.
+        headers.remove(header::ORIGIN);
         if let Some(form) = web {
             let kind = HeaderValue::try_from(format!("application/grpc{form}"));
             headers.insert(header::CONTENT_TYPE, kind.expect("what a header's value began with"));
