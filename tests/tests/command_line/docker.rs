@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engines::{Engine, Error, Kind, Options};
+use engines::{Engine, Error, Kind, Options, REPOSITORY, USER};
 
 use super::output::Transcript;
 
@@ -118,6 +118,59 @@ fn an_engine_is_reached_by_its_socket_and_by_tls() {
     let output = Transcript::new().with(&[("DOCKER_HOST", "unix:///nonexistent/docker.sock")], &run, b"");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("/nonexistent/docker.sock") && text.contains("DOCKER_HOST"), "{text}");
+}
+
+#[test]
+fn an_image_is_pulled_with_a_login() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let Some(registry) = start(Kind::Registry, &Options { login: true, ..Options::default() }) else { return };
+    engine.reach(registry.port()).expect("the engine cannot reach the registry");
+    let (host, server) = (engine.host(), registry.host());
+    let image = format!("{server}/{REPOSITORY}");
+    let variables = |password| {
+        [
+            ("DOCKER_HOST", &*host),
+            ("DOCKER_REGISTRY_SERVER", &*server),
+            ("DOCKER_REGISTRY_USER", USER.0),
+            ("DOCKER_REGISTRY_PASSWORD", password),
+        ]
+    };
+    let mut it = Transcript::new();
+    // The user may name what the plugin can read. The password is not among it: only the host uses it.
+    let policy =
+        "[grants]\norigins = ['engine']\nenv = ['DOCKER_HOST', 'DOCKER_REGISTRY_USER', 'DOCKER_REGISTRY_SERVER']\n";
+    std::fs::write(it.path().join("policy.toml"), policy).expect("cannot write the file");
+    let run = ["--plugin", "docker", "--policy", "policy.toml", "run", "--image", &image];
+    let with_login = [&run[..], &["--registry-credential", "registry", "--", "echo", "hi"]].concat();
+    let without_login = [&run[..], &["--", "echo", "hi"]].concat();
+    let dockerfile = it.path().join("Dockerfile");
+    std::fs::write(&dockerfile, format!("FROM {image}\nRUN echo built > /built\n")).expect("cannot write the file");
+    let build =
+        ["--plugin", "docker", "build", "-q", "--dockerfile", "Dockerfile", "--registry-credential", "registry"];
+
+    for (variables, arguments, says) in [
+        (&variables(USER.1)[..], &without_login, "permission-denied"),
+        (&variables("not the password")[..], &with_login, "permission-denied"),
+        // The host does not send a request whose credential is missing.
+        (&variables(USER.1)[..3], &with_login, "DOCKER_REGISTRY_PASSWORD"),
+        (&variables("not the password")[..], &build.to_vec(), "build-failed"),
+    ] {
+        let output = it.with(variables, &[&["--json"], &arguments[..]].concat(), b"");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        assert!(text.contains(says) && !text.contains("not the password"), "{arguments:?}: {text}");
+    }
+    // A build pulls its base by itself.
+    for arguments in [&build.to_vec(), &with_login] {
+        let output = it.with(&variables(USER.1), arguments, b"");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(it.text.contains("hi\n"), "{}", it.text);
+    // What was pulled with a login can be used without one.
+    let output = it.with(&variables(USER.1)[..1], &without_login, b"");
+    assert_eq!(output.stdout, b"hi\n", "{}", String::from_utf8_lossy(&output.stderr));
+    registry.end().expect("the registry did not end");
+    engine.end().expect("the engine did not end");
 }
 
 /// The classic builder is used, which BuildKit would need a connection of its own for (docs/docker.md).

@@ -99,8 +99,7 @@ async fn pull(engine: &Engine, base: &Base, platform: Option<&str>, log: &Log) -
         // Engines answer an unknown image with one of several statuses.
         match refusal.status() {
             Some(404) => error.kind = ErrorKind::NotFound,
-            // The registry could not be asked.
-            Some(500) => error.kind = ErrorKind::Unavailable,
+            Some(500) => error.kind = pull_failure(&error.message),
             _ => {}
         }
         error
@@ -109,20 +108,26 @@ async fn pull(engine: &Engine, base: &Base, platform: Option<&str>, log: &Log) -
     match failure {
         None => Ok(()),
         Some(text) => {
-            let lower = text.to_lowercase();
-            let absent = ["not found", "manifest unknown", "does not exist", "name unknown"];
-            let denied = ["unauthorized", "denied", "authentication required", "forbidden"];
-            let kind = if absent.iter().any(|word| lower.contains(word)) {
-                ErrorKind::NotFound
-            } else if denied.iter().any(|word| lower.contains(word)) {
-                ErrorKind::PermissionDenied
-            } else {
-                ErrorKind::Unavailable
-            };
+            let kind = pull_failure(&text);
             let message =
                 format!("Could not pull the image `{}`: {}.", shown(&base.reference), text.trim_end_matches('.'));
             Err(Error::new(kind, message).about(&base.reference).with_provider(None, Some(text)))
         }
+    }
+}
+
+/// Returns the kind of the failure of a pull. Engines have no code for it, so only the text of the registry tells.
+fn pull_failure(text: &str) -> ErrorKind {
+    let lower = text.to_ascii_lowercase();
+    let absent = ["not found", "manifest unknown", "does not exist", "name unknown"];
+    let denied = ["unauthorized", "denied", "authentication required", "no basic auth credentials", "forbidden"];
+    if absent.iter().any(|word| lower.contains(word)) {
+        ErrorKind::NotFound
+    } else if denied.iter().any(|word| lower.contains(word)) {
+        ErrorKind::PermissionDenied
+    } else {
+        // The registry could not be asked.
+        ErrorKind::Unavailable
     }
 }
 
@@ -267,6 +272,18 @@ mod tests {
         let failure = follow(Box::pin(stream::iter(frames)), &log).now_or_never().expect("ready").expect("a log");
         let text = log.borrow().clone();
         (failure, text)
+    }
+
+    #[test]
+    fn failures_of_pulls_are_told_apart() {
+        for (text, kind) in [
+            ("Head \"http://r/v2/x/manifests/latest\": no basic auth credentials", ErrorKind::PermissionDenied),
+            ("unauthorized: authentication required", ErrorKind::PermissionDenied),
+            ("manifest for r/x:latest not found: manifest unknown", ErrorKind::NotFound),
+            ("dial tcp 127.0.0.1:1: connect: connection refused", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(format!("{:?}", pull_failure(text)), format!("{kind:?}"), "{text}");
+        }
     }
 
     #[test]

@@ -355,7 +355,7 @@ fn is_unknown_id(refusal: &Refusal, reference: &str) -> bool {
 
 /// Returns whether an image is for this platform. Variants such as `v8` are not compared.
 fn is_for(image: &Ready, platform: Option<&str>) -> bool {
-    let parts = |text: &str| text.split('/').take(2).map(str::to_lowercase).collect::<Vec<_>>();
+    let parts = |text: &str| text.split('/').take(2).map(str::to_ascii_lowercase).collect::<Vec<_>>();
     platform.is_none_or(|platform| parts(platform) == parts(&image.platform))
 }
 
