@@ -16,9 +16,6 @@ use crate::{
     tools::{self, run},
 };
 
-/// The name of the custom section with the manifest of a plugin.
-const SECTION: &[u8] = b"harness:manifest";
-
 /// An example: the name of its folder, and how a component is made of it.
 struct Example {
     name: &'static str,
@@ -77,8 +74,8 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
         if checks.is_empty() {
             continue;
         }
-        let component = component(example)?;
         let program = build::program()?;
+        let component = component(example, &program)?;
         for check in checks {
             match attempt(&program, &component, check) {
                 Ok(()) => report.passed(1),
@@ -94,8 +91,8 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Builds the component of an example and returns its path.
-fn component(example: &Example) -> Result<PathBuf> {
+/// Builds the component of an example, puts its manifest into it with `program`, and returns its path.
+fn component(example: &Example, program: &Path) -> Result<PathBuf> {
     let folder = tools::root().join("guest/examples").join(example.name);
     let built = tools::target().join("examples");
     let wit = built.join("wit").join(example.name);
@@ -103,7 +100,9 @@ fn component(example: &Example) -> Result<PathBuf> {
     let component = built.join(format!("{}.wasm", example.name));
     eprintln!("Building {}", component.display());
     (example.componentize)(&folder, &wit, &component)?;
-    add_manifest(&component, &fs::read(folder.join("manifest.toml"))?)?;
+    let mut pack = Command::new(program);
+    pack.args(["--quiet", "plugin", "pack"]).arg(&component).arg("--manifest").arg(folder.join("manifest.toml"));
+    run(pack.arg("--output").arg(&component))?;
     Ok(component)
 }
 
@@ -144,25 +143,6 @@ fn componentize_javascript(folder: &Path, wit: &Path, component: &Path) -> Resul
     run(command.arg("--out").arg(component).current_dir(folder))
 }
 
-/// Appends a manifest to a component, as a custom section.
-fn add_manifest(component: &Path, manifest: &[u8]) -> Result<()> {
-    let content = [&leb128(SECTION.len())[..], SECTION, manifest].concat();
-    let section = [&[0], &leb128(content.len())[..], &content].concat();
-    fs::OpenOptions::new().append(true).open(component)?.write_all(&section)?;
-    Ok(())
-}
-
-/// Encodes a number as WebAssembly does.
-fn leb128(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
 /// Runs one check and compares the output and the exit code.
 fn attempt(program: &Path, component: &Path, check: &Check) -> Result<()> {
     let mut command = Command::new(program);
@@ -183,20 +163,6 @@ fn attempt(program: &Path, component: &Path, check: &Check) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_manifest_is_appended_as_a_custom_section() {
-        let folder = tempfile::tempdir().expect("cannot create a folder");
-        let component = folder.path().join("c.wasm");
-        fs::write(&component, b"\0asm\x0d\0\x01\0").expect("cannot write the component");
-        let manifest = [b'm'; 200];
-        add_manifest(&component, &manifest).expect("cannot append");
-        let bytes = fs::read(&component).expect("cannot read the component");
-        // 1 + 16 + 200 = 217 bytes, which is 0xd9 0x01 in LEB128.
-        assert_eq!(bytes[8..12], [0, 0xd9, 0x01, 16]);
-        assert_eq!(bytes[12..28], *SECTION);
-        assert_eq!(bytes[28..], manifest);
-    }
 
     #[test]
     fn the_wit_of_an_example_is_complete() {
