@@ -341,6 +341,7 @@ mod tests {
     fn tests_are_built_from_the_crates_of_the_program() {
         let tests = [
             "sandbox-host",
+            "sandbox-bridge",
             "sandbox-cli",
             "container-network",
             "container-isolation",
@@ -355,18 +356,17 @@ mod tests {
         assert!(missing.is_empty(), "other features than in the program: {missing:#?}");
     }
 
-    /// The same for the Python modules, which have some of the program's crates. Macros are compared apart: they are built for another
-    /// purpose, with features of their own.
+    /// The same for the libraries of other languages, which have some of the program's crates. Macros are compared apart:
+    /// they are built for another purpose, with features of their own.
     #[test]
-    fn python_modules_are_built_from_the_crates_of_the_program() {
+    fn the_libraries_are_built_from_the_crates_of_the_program() {
         for edges in ["normal,no-proc-macro", "normal,build"] {
             let program = features(&["sandbox-cli"], edges);
-            for module in ["sandbox-host-python", "inspect-modal-native"] {
-                let other: Vec<_> = features(&[module], edges)
-                    .into_iter()
-                    .filter(|line| !program.contains(line) && program.iter().any(|known| name(known) == name(line)))
-                    .collect();
-                assert!(other.is_empty(), "{module} has other features than the program ({edges}): {other:#?}");
+            for package in ["inspect-modal-native", "sandbox-host-c", "sandbox-host-python"] {
+                let library = features(&[package], edges);
+                let known = |line: &&String| program.iter().any(|known| name(known) == name(line));
+                let other: Vec<_> = library.difference(&program).filter(known).collect();
+                assert!(other.is_empty(), "{package} has other features than the program ({edges}): {other:#?}");
             }
         }
     }

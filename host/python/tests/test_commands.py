@@ -229,6 +229,15 @@ async def wait_for_start(sandbox: Sandbox, mark: str) -> None:
         await process.wait()
 
 
+async def test_what_is_opened_can_be_a_task(provider: Provider) -> None:
+    first, second = asyncio.create_task(provider.create()), asyncio.ensure_future(provider.create())
+    async with await first as one, await second as two:
+        assert one.id != two.id
+        assert [each.ok for each in await asyncio.gather(one.run("true"), two.run("true"))] == [True, True]
+        with pytest.raises(SandboxError):
+            await asyncio.create_task(two.start([]))
+
+
 async def test_cancelling_a_creation_leaves_no_sandbox(provider: Provider) -> None:
     mark = uuid.uuid4().hex
 
@@ -257,8 +266,7 @@ async def test_cancelling_a_creation_leaves_no_sandbox(provider: Provider) -> No
 
 async def test_a_thousand_commands_with_few_threads(sandbox: Sandbox) -> None:
     """A thousand commands are under way at the same time, and the number of threads does not grow with them."""
-    count = 1000
-    before, after = 0, 0
+    count, started, opened = 1000, 0, asyncio.Event()
 
     async def one(number: int) -> bytes:
         async with sandbox.start(["cat"]) as process:
@@ -274,7 +282,6 @@ async def test_a_thousand_commands_with_few_threads(sandbox: Sandbox) -> None:
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
 
-    started, opened = 0, asyncio.Event()
     await sandbox.run("true")
     before = threads()
     tasks = [asyncio.create_task(one(number)) for number in range(count)]

@@ -122,7 +122,7 @@ async def test_id_characters(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_user(world: World) -> None:
-    world.needs("create.user", "exec", shell=True)
+    world.needs("create.user", shell=True)
     sandbox = await world.create()
     wanted = (await sandbox.run("id -u nobody")).check().text
     other = await world.create(user="nobody")
@@ -298,7 +298,7 @@ async def test_name_is_free_again(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_env(world: World) -> None:
-    world.needs("exec", "create.env", shell=True)
+    world.needs("create.env", shell=True)
     value = "a=b '\"$x ü\n"
     sandbox = await world.create(env={"A": value, "B": "later"})
     assert (await sandbox.run('printf "%s|%s" "$A" "$B"')).check().text == f"{value}|later"
@@ -307,7 +307,7 @@ async def test_env(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_workdir(world: World) -> None:
-    world.needs("exec", "create.workdir", shell=True)
+    world.needs("create.workdir", shell=True)
     sandbox = await world.create(workdir="/tmp")
     assert (await sandbox.run("pwd")).text == "/tmp\n"
     assert (await sandbox.run("pwd", cwd="/")).text == "/\n"
@@ -336,7 +336,7 @@ async def test_entry_point(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_readiness(world: World) -> None:
-    world.needs("create.readiness", "exec", shell=True)
+    world.needs("create.readiness", shell=True)
     sandbox = await world.create(readiness=Probe(command=["/bin/sh", "-c", "test -e /tmp/ready"]))
     assert not await sandbox.wait_ready(0.2)
     (await sandbox.run(": >/tmp/ready")).check()
@@ -360,7 +360,6 @@ async def test_no_readiness_probe(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_sandboxes_are_apart(world: World) -> None:
-    world.needs("files")
     one, other = await world.create(), await world.create()
     await one.write_file("/tmp/file", "x")
     with pytest.raises(FileNotFoundInSandboxError):

@@ -79,8 +79,8 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "host",
-        about: "the host library and program, with a component for tests",
-        run: Action::Packages(&["sandbox-host", "sandbox-conformance", "sandbox-cli"]),
+        about: "the host library, its bridge to other languages, and the program, with components for tests",
+        run: Action::Packages(&["sandbox-host", "sandbox-bridge", "sandbox-conformance", "sandbox-cli"]),
     },
     Step {
         name: "emulator",
@@ -240,6 +240,7 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
 fn needs(step: &str) -> Result<()> {
     match step {
         "proto" => tools::python().map(drop),
+        "host" => build::components(&["memory"], false).map(drop),
         // Without the packages, the tests with an engine are left out by themselves.
         "engines" => engines::fetch().map(drop),
         "system" => {

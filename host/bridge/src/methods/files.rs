@@ -41,7 +41,7 @@ const READ_MAX: u64 = 100 << 20;
 const WATCH_WAIT: Duration = Duration::from_secs(60);
 
 in_sandbox! {
-    Read { path: String, #[serde(default = "read_max")] max: u64 }
+    Read { path: String, #[serde(default = "read_max")] max: u64, #[serde(default)] stat: bool }
     Write { path: String, #[serde(default = "replace")] mode: WriteMode, permissions: Option<u32> }
     Upload { from: PathBuf, path: String, permissions: Option<u32> }
     Download { path: String, to: PathBuf }
@@ -72,10 +72,12 @@ async fn read(context: Context, arguments: Read) -> Answer {
     let place = arguments.place(&context)?;
     let found = async {
         let data = place.sandbox.read_file(&arguments.path, arguments.max).await?;
-        Ok::<_, sandbox_host::Error>((data, place.sandbox.stat(&arguments.path, true).await?))
+        let info = if arguments.stat { Some(place.sandbox.stat(&arguments.path, true).await?) } else { None };
+        Ok::<_, sandbox_host::Error>((data, info))
     };
     let (data, info) = place.run(found).await?;
-    Reply::with(json!({ "mode": info.mode, "size": data.len() }), vec![data])
+    let mode = info.map(|info| info.mode);
+    Reply::with(json!({ "mode": mode, "size": data.len() }), vec![data])
 }
 
 async fn write(context: Context, arguments: Write) -> Answer {
@@ -116,7 +118,7 @@ async fn upload_directory(context: Context, arguments: UploadDirectory) -> Answe
     let place = arguments.place(&context)?;
     let uploaded = place.sandbox.upload_directory(&arguments.from, &arguments.path, |_| {});
     let bytes = place.run(uploaded).await?;
-    Reply::json(json!({ "bytes": bytes, "skipped": [] }))
+    Reply::json(json!({ "bytes": bytes, "skipped": [], "skipped_total": 0 }))
 }
 
 async fn download_directory(context: Context, arguments: Download) -> Answer {

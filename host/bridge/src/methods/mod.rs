@@ -95,3 +95,24 @@ pub(crate) fn start(objects: Arc<Objects>, method: &str, arguments: &str, data: 
 pub(crate) fn names() -> Vec<&'static str> {
     TOPICS.iter().copied().flatten().map(|method| method.name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The first column of the table has the names in backquotes.
+    #[test]
+    fn the_table_of_the_protocol_has_all_methods() {
+        let text = include_str!("../../PROTOCOL.md");
+        let (_, table) = text.split_once("## Methods").expect("no table");
+        let (table, _) = table.split_once("\n## ").expect("nothing after the table");
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let described: BTreeSet<_> = cells
+            .flat_map(|cell| cell.split(" / ").flat_map(|names| names.split(", ")))
+            .map(|name| name.trim_matches(|c: char| c == '`' || c.is_whitespace()))
+            .map(|name| name.split('`').next().unwrap_or(name))
+            .collect();
+        assert_eq!(described, BTreeSet::from_iter(super::names()));
+        assert_eq!(described.len(), super::names().len(), "a method is defined twice");
+    }
+}

@@ -117,3 +117,34 @@ impl<'de> Deserialize<'de> for SignalName {
         signal.map(SignalName).ok_or_else(|| D::Error::custom(format!("{value} is no signal: use a name or 1 to 64")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read() {
+        let command: Command = serde_json::from_value(json!({ "shell": "exit 3", "cwd": "/" })).expect("unusable");
+        assert_eq!(command.0.argv, ["/bin/sh", "-c", "exit 3"]);
+        assert!(!command.0.id.is_empty());
+        let command: Command =
+            serde_json::from_value(json!({ "argv": ["a"], "id": "x", "timeout": 5 })).expect("unusable");
+        assert_eq!((command.0.id.as_str(), command.0.timeout), ("x", Some(5)));
+        for bad in
+            [json!({}), json!({ "shell": 1 }), json!({ "argv": ["a"], "shell": "b" }), json!("a"), json!({ "argc": 1 })]
+        {
+            assert!(serde_json::from_value::<Command>(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (value, number) in [(json!("TERM"), 15), (json!("sigkill"), 9), (json!(64), 64), (json!("SIGWINCH"), 28)] {
+            let signal: SignalName = serde_json::from_value(value).expect("no signal");
+            assert_eq!(signal.0.number(), number);
+        }
+        for bad in [json!("TREM"), json!(0), json!(65), json!(-1), json!(null), json!(1.5)] {
+            assert!(serde_json::from_value::<SignalName>(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -84,3 +84,53 @@ record! {
     }
     FileEvent { kind: FileEventKind, paths: Vec<String> }
 }
+
+#[cfg(test)]
+mod tests {
+    use sandbox_host::types;
+    use serde_json::json;
+
+    use super::*;
+    use crate::shapes::basic::Shape;
+
+    #[test]
+    fn variants_have_the_names_of_the_interface() {
+        let write = |verdict| serde_json::to_value(Verdict::from_wit(verdict)).expect("cannot be written");
+        assert_eq!(write(types::Verdict::Exited(3)), json!({ "exited": 3 }));
+        assert_eq!(write(types::Verdict::OutOfMemory), json!("out-of-memory"));
+        let ended = types::Verdict::SandboxEnded(types::EndReason::FailedToStart("x".into()));
+        assert_eq!(write(ended), json!({ "sandbox-ended": { "failed-to-start": "x" } }));
+        let state = SandboxState::from_wit(types::SandboxState::Ended(types::EndReason::Lifetime));
+        assert_eq!(serde_json::to_value(state).expect("cannot be written"), json!({ "ended": "lifetime" }));
+    }
+
+    #[test]
+    fn a_sandbox_is_written_as_it_is() {
+        let info = types::SandboxInfo {
+            id: "sb".into(),
+            name: None,
+            state: types::SandboxState::Running,
+            image: Some("im".into()),
+            created: Some(5),
+            tags: vec![("a".into(), "b".into())],
+            tunnels: vec![types::Tunnel {
+                port: 1,
+                kind: types::PortKind::Tcp,
+                public_host: "h".into(),
+                public_port: 2,
+            }],
+            extra: vec![("backend".into(), "\"v2\"".into())],
+        };
+        let expected = json!({
+            "id": "sb",
+            "name": null,
+            "state": "running",
+            "image": "im",
+            "created": 5,
+            "tags": [["a", "b"]],
+            "tunnels": [{ "port": 1, "kind": "tcp", "public_host": "h", "public_port": 2 }],
+            "extra": [["backend", "\"v2\""]],
+        });
+        assert_eq!(serde_json::to_value(SandboxInfo::from_wit(info)).expect("cannot be written"), expected);
+    }
+}

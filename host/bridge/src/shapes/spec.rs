@@ -260,3 +260,107 @@ async fn built(provider: &Provider, image: Image) -> sandbox_host::Result<types:
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sandbox_host::types::{EntryPoint, ImageSource, Outbound, Readiness, RegistryLogin};
+
+    use super::*;
+
+    fn read(value: Value) -> Result<types::SandboxSpec, String> {
+        serde_json::from_value::<Sandbox>(value).map(Sandbox::unsent).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_sandbox_has_the_defaults_of_the_library() {
+        assert_eq!(read(json!({})), Ok(types::SandboxSpec::default()));
+        assert!(serde_json::from_value::<Sandbox>(json!({})).expect("unusable").lease);
+        assert!(!serde_json::from_value::<Sandbox>(json!({ "lease": false })).expect("unusable").lease);
+    }
+
+    #[test]
+    fn shorthands_are_expanded() {
+        let spec = read(json!({
+            "image": "debian",
+            "command": ["sleep", "5"],
+            "env": { "A": "b" },
+            "tags": [["c", "d"]],
+            "options": { "x": { "y": [1] }, "z": "text" },
+            "ports": [{ "number": 80 }],
+            "network": { "outbound": { "allowed": { "domains": ["example.org"] } } },
+            "readiness": { "check": { "tcp": 80 } },
+            "pty": {},
+            "sidecars": [{ "name": "db", "image": { "id": "im-1" }, "command": ["serve"] }],
+        }));
+        let spec = spec.expect("unusable");
+        assert_eq!(spec.image, types::ImageSpec::registry("debian"));
+        assert_eq!(spec.entry_point, EntryPoint::Command(vec!["sleep".into(), "5".into()]));
+        assert_eq!(spec.env, [("A".to_owned(), "b".to_owned())]);
+        assert_eq!(spec.tags, [("c".to_owned(), "d".to_owned())]);
+        let options = [("x".to_owned(), r#"{"y":[1]}"#.to_owned()), ("z".to_owned(), r#""text""#.to_owned())];
+        assert_eq!(spec.options, options);
+        assert_eq!(spec.ports, [types::Port { number: 80, kind: types::PortKind::Tls }]);
+        assert_eq!(spec.network, types::NetworkPolicy::allowing(Vec::<String>::new(), ["example.org"]));
+        assert_eq!(spec.readiness, Some(types::Probe { check: Readiness::Tcp(80), interval: None }));
+        assert_eq!(spec.pty, Some(types::Pty { rows: 24, columns: 80, term: "xterm-256color".into() }));
+        assert_eq!(spec.sidecars[0].image, types::ImageSpec::id("im-1"));
+        assert_eq!(spec.sidecars[0].outbound, Outbound::Open);
+        assert_eq!(spec.sidecars[0].entry_point, EntryPoint::Command(vec!["serve".into()]));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mistakes = [
+            (json!({ "nmae": "x" }), "`nmae`"),
+            (json!({ "command": ["a"], "entry_point": "image" }), "exclude each other"),
+            (json!({ "image": { "id": "a", "named": "b" } }), "exclude each other"),
+            (json!({ "image": { "id": "a", "login": { "any-secret": "b" } } }), "`registry`"),
+            (json!({ "image": { "dockerfile": {} } }), "`text` or `path`"),
+            (json!({ "image": { "dockerfile": { "text": "FROM x", "conttext": "." } } }), "`conttext`"),
+            (json!({ "image": 3 }), "an object, and not a number"),
+            (json!({ "lease": 1 }), "`lease`"),
+            (json!({ "network": { "outbound": "closed" } }), "`closed`"),
+            (json!({ "resources": { "cpu": 1 } }), "`cpu`"),
+            (json!([]), "an object, and not an array"),
+        ];
+        for (value, expected) in mistakes {
+            let error = read(value.clone()).expect_err("it was accepted");
+            assert!(error.contains(expected), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn images_have_all_forms() {
+        let read = |value: Value| serde_json::from_value::<Image>(value).expect("unusable").unsent();
+        assert_eq!(read(json!({})), types::ImageSpec::default());
+        assert_eq!(read(json!({ "named": "x" })), types::ImageSpec::named("x"));
+        let login = json!({ "registry": "a/b", "login": { "static-secret": "s" } });
+        let ImageSource::Registry(image) = read(login).source else { panic!("another source") };
+        assert_eq!(image.login, Some(RegistryLogin::StaticSecret("s".into())));
+        let dockerfile = read(json!({ "dockerfile": { "text": "FROM x", "build_args": { "A": "1" } }, "force": true }));
+        let ImageSource::Dockerfile(text) = dockerfile.source else { panic!("another source") };
+        assert_eq!((text.text.as_str(), text.build_args.len(), dockerfile.force), ("FROM x", 1, true));
+        let source = read(json!({ "source": { "registry": { "reference": "r" } }, "gpu": { "model": "T4" } }));
+        assert_eq!(source, types::ImageSpec::registry("r").gpu("T4", 1));
+    }
+
+    /// What is written can be read again. Only the values of `extra` change, because output has them as text.
+    #[test]
+    fn a_specification_survives_a_round_trip() {
+        let spec = types::SandboxSpec::new(types::ImageSpec::registry("r").command("RUN x").registry_secret("s"))
+            .command(["a"])
+            .user("u")
+            .env("A", "b")
+            .cpu(1.5)
+            .gpu("T4", 2)
+            .allow_only(["10.0.0.0/8"], ["example.org"])
+            .port_of(types::PortKind::H2, 443)
+            .volume("v", "/v")
+            .bucket(types::BucketMount::new("b", "/b"))
+            .ready_when(["true"])
+            .sidecar(types::SidecarSpec::new("s", types::ImageSpec::id("i")))
+            .name("n");
+        let written = serde_json::to_value(SandboxSpec::from_wit(spec.clone())).expect("cannot be written");
+        assert_eq!(read(written), Ok(spec));
+    }
+}

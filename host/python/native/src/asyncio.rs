@@ -35,6 +35,7 @@ pub(crate) fn call<'py>(
     data: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let _inside = gate::Inside::of_python()?;
     let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
     let future = event_loop.call_method0(intern!(py, "create_future"))?;
     let sender = sender()?.clone();
@@ -115,6 +116,8 @@ impl Settle {
 #[pymethods]
 impl Settle {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        // At the exit of the interpreter, the futures are not settled any more.
+        let Some(_inside) = gate::Inside::new() else { return Ok(()) };
         for completion in self.take() {
             let future = completion.future.bind(py);
             if future.call_method0(intern!(py, "done"))?.is_truthy()? {
@@ -139,6 +142,7 @@ struct Cancel {
 #[pymethods]
 impl Cancel {
     fn __call__(&self, py: Python<'_>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(_inside) = gate::Inside::new() else { return Ok(()) };
         if future.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
             self.task.cancel();
         }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::calls::{Outcome, Task, Undo, spawn, value};
+use crate::gate::{self, Inside};
 
 /// How long a waiting thread does not look for signals. The end of a call wakes it at once.
 const LOOK: Duration = Duration::from_millis(50);
@@ -79,20 +80,36 @@ impl Call {
     /// Waits for the end. Returns false if `timeout` seconds have passed. Signals are handled while it waits.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        Ok(wait(py, &[&self.slot], timeout)?.is_some())
+        let mut inside = Some(Inside::of_python()?);
+        Ok(wait(py, &mut inside, &[&self.slot], timeout)?.is_some())
     }
 
     /// Returns the reply, once, or raises the error of the call. Waits for the end.
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        wait(py, &[&self.slot], None)?;
-        let taken = self.slot.state().outcome.take();
-        let (outcome, _) = taken.ok_or_else(|| PyRuntimeError::new_err("the result of the call was taken before"))?;
-        value(py, &outcome)
+        let mut inside = Some(Inside::of_python()?);
+        self.take(py, &mut inside)
     }
 
     /// Cancels the call. Has no effect after its end.
     fn cancel(&self) {
         self.task.cancel();
+    }
+}
+
+impl Call {
+    fn new(py: Python<'_>, method: &str, arguments: &str, data: Option<&[u8]>) -> PyResult<Call> {
+        let slot = Arc::new(Slot::default());
+        let filled = slot.clone();
+        let fill = move |outcome, undo| filled.fill(outcome, undo);
+        let task = spawn(py, method, arguments, data.unwrap_or_default(), fill)?;
+        Ok(Call { slot, task })
+    }
+
+    fn take<'py>(&self, py: Python<'py>, inside: &mut Option<Inside>) -> PyResult<Bound<'py, PyTuple>> {
+        wait(py, inside, &[&self.slot], None)?;
+        let taken = self.slot.state().outcome.take();
+        let (outcome, _) = taken.ok_or_else(|| PyRuntimeError::new_err("the result of the call was taken before"))?;
+        value(py, &outcome)
     }
 }
 
@@ -109,10 +126,8 @@ impl Drop for Call {
 #[pyfunction]
 #[pyo3(signature = (method, arguments, data = None))]
 pub(crate) fn start(py: Python<'_>, method: &str, arguments: &str, data: Option<&[u8]>) -> PyResult<Call> {
-    let slot = Arc::new(Slot::default());
-    let filled = slot.clone();
-    let task = spawn(py, method, arguments, data.unwrap_or_default(), move |outcome, undo| filled.fill(outcome, undo))?;
-    Ok(Call { slot, task })
+    let _inside = Inside::of_python()?;
+    Call::new(py, method, arguments, data)
 }
 
 /// Does a call and waits for its reply. An exception of a signal handler cancels the call.
@@ -124,8 +139,9 @@ pub(crate) fn call_sync<'py>(
     arguments: &str,
     data: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    // An error of `result` drops the call, which cancels it.
-    start(py, method, arguments, data)?.result(py)
+    let mut inside = Some(Inside::of_python()?);
+    // An error drops the call, which cancels it.
+    Call::new(py, method, arguments, data)?.take(py, &mut inside)
 }
 
 /// Waits until one of the calls has ended. Returns its index, or none if `timeout` seconds have passed.
@@ -135,11 +151,12 @@ pub(crate) fn wait_any(py: Python<'_>, calls: Vec<Py<Call>>, timeout: Option<f64
     if calls.is_empty() {
         return Err(PyValueError::new_err("there is no call to wait for"));
     }
+    let mut inside = Some(Inside::of_python()?);
     let slots: Vec<_> = calls.iter().map(|call| &*call.get().slot).collect();
-    wait(py, &slots, timeout)
+    wait(py, &mut inside, &slots, timeout)
 }
 
-fn wait(py: Python<'_>, slots: &[&Slot], timeout: Option<f64>) -> PyResult<Option<usize>> {
+fn wait(py: Python<'_>, inside: &mut Option<Inside>, slots: &[&Slot], timeout: Option<f64>) -> PyResult<Option<usize>> {
     let time = timeout.map(Duration::try_from_secs_f64).transpose();
     let time = time.map_err(|error| PyValueError::new_err(format!("unusable timeout: {error}")))?;
     let end = time.and_then(|time| Instant::now().checked_add(time));
@@ -151,17 +168,23 @@ fn wait(py: Python<'_>, slots: &[&Slot], timeout: Option<f64>) -> PyResult<Optio
         }
         state.waiting.push(bell.clone());
     }
-    let ended = wait_for(py, slots, &bell, end);
+    let ended = wait_for(py, inside, slots, &bell, end);
     for slot in slots {
         slot.state().waiting.retain(|waiting| !Arc::ptr_eq(waiting, &bell));
     }
     ended
 }
 
-fn wait_for(py: Python<'_>, slots: &[&Slot], bell: &Bell, end: Option<Instant>) -> PyResult<Option<usize>> {
+fn wait_for(
+    py: Python<'_>,
+    inside: &mut Option<Inside>,
+    slots: &[&Slot],
+    bell: &Bell,
+    end: Option<Instant>,
+) -> PyResult<Option<usize>> {
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let rung = py.detach(|| bell.wait(left.map_or(LOOK, |left| left.min(LOOK))));
+        let rung = gate::detached(py, inside, || bell.wait(left.map_or(LOOK, |left| left.min(LOOK))));
         if rung {
             return Ok(slots.iter().position(|slot| slot.state().ended));
         }

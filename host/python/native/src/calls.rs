@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,8 +27,15 @@ static BRIDGE: OnceLock<Bridge> = OnceLock::new();
 /// The providers that were opened. Some of them may be closed.
 static PROVIDERS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
+/// Processes and other objects that were opened and not closed.
+static OBJECTS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
 /// Number of calls that were cancelled but run to their end, to undo their effect.
 static GIVEN_UP: AtomicUsize = AtomicUsize::new(0);
+
+fn locked(set: &'static Mutex<BTreeSet<u64>>) -> MutexGuard<'static, BTreeSet<u64>> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn bridge() -> &'static Bridge {
     BRIDGE.get_or_init(Bridge::new)
@@ -65,12 +72,7 @@ impl Undo {
         let reply = || serde_json::from_str::<Value>(&reply.json).ok();
         match self {
             Undo::Nothing => None,
-            Undo::Close => {
-                let reply = reply()?;
-                let names = ["provider", "process", "build", "forward", "watch"];
-                let number = names.iter().find_map(|name| reply.get(name)?.as_u64())?;
-                Some(("close", json!({ "object": number }).to_string()))
-            }
+            Undo::Close => Some(("close", json!({ "object": number(&reply()?)? }).to_string())),
             Undo::Terminate(arguments) => {
                 let (reply, arguments) = (reply()?, serde_json::from_str::<Value>(arguments).ok()?);
                 let id = reply.pointer("/info/id").or_else(|| reply.get("sandbox"))?.as_str()?;
@@ -101,6 +103,32 @@ impl Undo {
 const RUNNING: u8 = 0;
 const CANCELLED: u8 = 1;
 const ENDED: u8 = 2;
+
+/// Returns the object that a reply or the arguments of a call name.
+fn number(value: &Value) -> Option<u64> {
+    let names = ["object", "process", "build", "forward", "watch", "provider"];
+    names.iter().find_map(|name| value.get(name)?.as_u64())
+}
+
+/// Notes the objects that a call opens and closes, for the exit of the interpreter.
+fn note(method: &str, undo: &Undo, arguments: &str, reply: &Reply) {
+    let number = |text: &str| number(&serde_json::from_str(text).ok()?);
+    match (method, undo) {
+        ("provider.open", _) => locked(&PROVIDERS).extend(number(&reply.json)),
+        (_, Undo::Close) => locked(&OBJECTS).extend(number(&reply.json)),
+        ("close" | "process.detach", _) => {
+            if let Some(number) = number(arguments) {
+                locked(&OBJECTS).remove(&number);
+            }
+        }
+        ("provider.shutdown", _) => {
+            if let Some(number) = number(arguments) {
+                locked(&PROVIDERS).remove(&number);
+            }
+        }
+        _ => {}
+    }
+}
 
 /// A call under way.
 pub(crate) struct Task {
@@ -178,9 +206,7 @@ where
     let task = runtime.spawn(async move {
         let outcome = bridge().call(&method, &arguments, data).await;
         if let Ok(reply) = &outcome {
-            if method == "provider.open" {
-                remember(reply);
-            }
+            note(&method, &delivery.undo, &arguments, reply);
             if delivery.state.load(Ordering::SeqCst) == CANCELLED {
                 delivery.undo.run(reply).await;
             }
@@ -190,18 +216,16 @@ where
     Ok(Task { handle: task.abort_handle(), state, must_end })
 }
 
-fn remember(reply: &Reply) {
-    let number = serde_json::from_str::<Value>(&reply.json).ok().and_then(|reply| reply.get("provider")?.as_u64());
-    PROVIDERS.lock().unwrap_or_else(PoisonError::into_inner).extend(number);
-}
-
 /// Ends all calls. Their commands are killed, as far as that is possible within [`EXIT_TIME`].
 pub(crate) fn end() {
     let (Ok(runtime), Some(bridge)) = (runtime(), BRIDGE.get()) else { return };
-    let providers = std::mem::take(&mut *PROVIDERS.lock().unwrap_or_else(PoisonError::into_inner));
+    let (providers, objects) = (std::mem::take(&mut *locked(&PROVIDERS)), std::mem::take(&mut *locked(&OBJECTS)));
     let ending = async {
         while GIVEN_UP.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for object in objects {
+            let _ = bridge.call("close", &json!({ "object": object }).to_string(), Bytes::new()).await;
         }
         let shutdowns: Vec<_> = providers
             .into_iter()
@@ -226,7 +250,10 @@ pub(crate) fn forget(object: u64) {
         && let Ok(runtime) = runtime()
     {
         let arguments = json!({ "object": object }).to_string();
-        runtime.spawn(async move { bridge().call("close", &arguments, Bytes::new()).await.map(drop) });
+        runtime.spawn(async move {
+            locked(&OBJECTS).remove(&object);
+            bridge().call("close", &arguments, Bytes::new()).await.map(drop)
+        });
     }
 }
 

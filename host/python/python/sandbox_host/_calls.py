@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,54 +48,60 @@ def _find_tracer() -> Any:
     return _tracer
 
 
-@contextmanager
-def _recording(tracer: Any, method: str, arguments: Mapping[str, Any]) -> Iterator[None]:
-    from .errors import SandboxError
+class Span:
+    """A call as a span below the current one. It is not made current: a call that its loop drops could not undo that."""
 
-    attributes = {"sandbox.method": method}
-    for name, key in (("sandbox", "sandbox.id"), ("exec", "sandbox.exec"), ("container", "sandbox.container")):
-        if arguments.get(name) is not None:
-            attributes[key] = str(arguments[name])
-    with tracer.start_as_current_span(method, attributes=attributes, record_exception=False) as span:
-        try:
-            yield
-        except SandboxError as error:
-            span.set_attribute("error.type", error.kind)
-            span.set_attribute("sandbox.happened", error.happened)
-            raise
+    def __init__(self, tracer: Any, method: str, arguments: Mapping[str, Any]) -> None:
+        attributes = {"sandbox.method": method}
+        for name, key in (("sandbox", "sandbox.id"), ("exec", "sandbox.exec"), ("container", "sandbox.container")):
+            if arguments.get(name) is not None:
+                attributes[key] = str(arguments[name])
+        self._span = tracer.start_span(method, attributes=attributes)
+
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            from opentelemetry.trace import StatusCode
+
+            self._span.set_attribute("error.type", getattr(error, "kind", type(error).__name__))
+            if hasattr(error, "happened"):
+                self._span.set_attribute("sandbox.happened", error.happened)
+            self._span.set_status(StatusCode.ERROR, str(error))
+        self._span.end()
+
+    def note(self, reply: Any) -> None:
+        """Adds what a reply names: the id of a new sandbox or command."""
+        if not isinstance(reply, dict):
+            return
+        info = reply.get("info")
+        if isinstance(info, dict) and "id" in info:
+            self._span.set_attribute("sandbox.id", str(info["id"]))
+        if isinstance(reply.get("exec"), str):
+            self._span.set_attribute("sandbox.exec", reply["exec"])
 
 
 class _NoSpan:
-    def __enter__(self) -> None:
-        return None
+    def __enter__(self) -> _NoSpan:
+        return self
 
     def __exit__(self, *_: object) -> None:
+        return None
+
+    def note(self, reply: Any) -> None:
         return None
 
 
 _NO_SPAN = _NoSpan()
 
 
-def span(method: str, arguments: Mapping[str, Any]) -> Any:
-    """Returns a context manager that records a call as a span below the current one, if OpenTelemetry is installed."""
+def span(method: str, arguments: Mapping[str, Any]) -> Span | _NoSpan:
+    """Returns a context manager that records a call, if OpenTelemetry is installed."""
     if method in _QUIET:
         return _NO_SPAN
     tracer = _tracer if _searched else _find_tracer()
-    return _NO_SPAN if tracer is None else _recording(tracer, method, arguments)
-
-
-def note(reply: Any) -> None:
-    """Adds what a reply names to the current span: the id of a new sandbox or command."""
-    if _tracer is None or not isinstance(reply, dict):
-        return
-    from opentelemetry import trace
-
-    current = trace.get_current_span()
-    info = reply.get("info")
-    if isinstance(info, dict) and "id" in info:
-        current.set_attribute("sandbox.id", str(info["id"]))
-    if isinstance(reply.get("exec"), str):
-        current.set_attribute("sandbox.exec", reply["exec"])
+    return _NO_SPAN if tracer is None else Span(tracer, method, arguments)
 
 
 def forget(number: int) -> None:

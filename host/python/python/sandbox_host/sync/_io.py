@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from .._calls import Parts, encode, native, note, span
+from .._calls import Parts, encode, native, span
 from ..records import OutputChunk
 
 T = TypeVar("T")
@@ -21,10 +21,10 @@ def call(method: str, data: bytes = b"", /, **arguments: Any) -> Any:
 def call_parts(method: str, data: bytes = b"", /, **arguments: Any) -> tuple[Any, Parts]:
     """Does a call and returns the value and the byte strings of its reply."""
     text = encode(method, arguments)
-    with span(method, arguments):
+    with span(method, arguments) as recorded:
         reply, parts = native().call_sync(method, text, data)
         value = json.loads(reply)
-        note(value)
+        recorded.note(value)
     return value, parts
 
 

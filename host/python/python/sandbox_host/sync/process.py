@@ -20,12 +20,15 @@ class Process:
     A command that was started here is killed when this object is closed: at the end of its `with` block, by
     `close`, or when nothing refers to it any more. `detach` lets it continue.
 
-        >>> with sandbox.start("echo one; echo two >&2; read line; echo $line") as process:
-        ...     process.write("three\\n")
+        >>> with sandbox.start("echo one >&2; read line; echo got $line") as process:
         ...     for chunk in process:
-        ...         pass
-        ...     print(chunk, process.wait())
-        OutputChunk(stream='stdout', data=b'three\\n') exit code 0
+        ...         print(chunk)
+        ...         if chunk.stream == "stderr":
+        ...             process.write("two\\n")
+        ...     print(process.wait())
+        OutputChunk(stream='stderr', data=b'one\\n')
+        OutputChunk(stream='stdout', data=b'got two\\n')
+        exit code 0
     """
 
     exec_id: str

@@ -28,7 +28,7 @@ class Provider:
     """An open provider: a component with its settings and credentials.
 
     >>> with Provider.open("memory") as provider:
-    ...     print(provider.name, (provider.describe()).supports("exec"))
+    ...     print(provider.name, (provider.describe()).supports("create.tags"))
     memory True
     """
 
@@ -134,9 +134,9 @@ class Provider:
     def check_spec(self, spec: SandboxSpec | None = None, /, **settings: Unpack[SandboxSettings]) -> None:
         """Checks before spending: raises the error that `create` would raise, as far as that is known without a request.
 
-        >>> provider.check_spec(gpu="A100:100000")
+        >>> provider.check_spec(cpu=2, cpu_limit=1)
         Traceback (most recent call last):
-        sandbox_host.errors.UnsupportedError: ...
+        sandbox_host.errors.InvalidArgumentError: ...
         """
         call("provider.check_spec", provider=self._number, spec=SandboxSpec.of(spec, settings).to_json())
 
