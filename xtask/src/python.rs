@@ -1,5 +1,6 @@
-//! The Python package `sandbox-host`: `cargo xtask wheel` builds it, and the test step `python-host` tests it in an environment
-//! that contains no other part of this repository. What it has in common with the Inspect AI plugin is here too.
+//! The Python package `sandbox-host`: `cargo xtask wheel` builds it, and the test step `python-host` tests it in an
+//! environment that contains no other part of this repository. The step `harbor` tests its environment for Harbor. What
+//! the package has in common with the Inspect AI plugin is here too.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     build,
     report::Report,
-    tools::{self, run},
+    tools::{self, Version, run},
 };
 
 /// The search path of the tests: system folders only, without the Rust toolchain and the user's own programs.
@@ -133,6 +134,26 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     }
     install(&python)?;
     pytest(report, filter, || module(&python, &["pytest", "tests", "-rs"]))
+}
+
+/// The oldest Python that Harbor runs on.
+const HARBOR_PYTHON: Version = Version(3, 12);
+
+/// Runs the tests of the environment for Harbor, in an environment with the wheel and Harbor. They are skipped if this
+/// machine has no Python that is new enough.
+///
+/// # Errors
+///
+/// Fails if a test fails twice, or a package cannot be installed.
+pub fn harbor(report: &mut Report, filter: Option<&str>) -> Result<()> {
+    let Some((interpreter, _)) = tools::newest_python(HARBOR_PYTHON) else {
+        eprintln!("Skipped: Harbor needs Python {HARBOR_PYTHON} with its venv module, and this machine has none.");
+        return Ok(());
+    };
+    let python = tools::environment_of(&interpreter, "harbor-venv", &tree().join("requirements-harbor.txt"))?;
+    install(&python)?;
+    // The suppressed warnings come from Harbor and its packages.
+    pytest(report, filter, || module(&python, &["pytest", "tests_harbor", "-rs", "--disable-warnings"]))
 }
 
 /// Runs `command`, which runs pytest, and runs failed tests a second time. With a filter, runs only the tests whose

@@ -118,6 +118,11 @@ const STEPS: &[Step] = &[
         run: Action::Tests(python_host::test),
     },
     Step {
+        name: "harbor",
+        about: "the environment for Harbor: its contract, and trials with scripted agents",
+        run: Action::Tests(python_host::harbor),
+    },
+    Step {
         name: "inspect",
         about: "the Inspect AI plugin: lints, types, tests of the built wheel",
         run: Action::Tests(inspect::test),

@@ -1,0 +1,6 @@
+"""How tasks define their environments."""
+
+from pathlib import Path
+
+def require_agent_environment_definition(environment_dir: Path, *, docker_image: str | None = ...) -> None: ...
+def should_use_prebuilt_docker_image(environment_dir: Path, *, docker_image: str | None, force_build: bool) -> bool: ...

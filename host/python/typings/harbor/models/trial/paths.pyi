@@ -1,0 +1,3 @@
+"""The folders of a trial."""
+
+class TrialPaths: ...
