@@ -3,8 +3,11 @@
 
 mod bench;
 mod build;
+mod c;
 mod conformance;
+mod debian;
 mod demo;
+mod emulator;
 mod engines;
 mod evals;
 mod guests;
@@ -63,6 +66,8 @@ enum Task {
     Engines,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
+    /// Build the C library and its header into target/dist/c
+    C,
     /// Build the npm package sandbox-host into target/dist
     Npm,
     /// Build, check and test everything
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
             }
         }),
         Task::Wheel => inspect::wheel().map(drop),
+        Task::C => c::library().map(|folder| println!("{}", folder.display())),
         Task::Npm => node::package().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
