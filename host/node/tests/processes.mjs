@@ -4,6 +4,8 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { buffer, text } from "node:stream/consumers";
 import { after, before, test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 
 import { fails, filled, gone, openModal, startEmulator, until } from "./support.mjs";
 
@@ -214,6 +216,30 @@ test("streams of a closed process end with an error and no hang", async () => {
   await reading;
   await fails("closed", process.wait());
   await fails("closed", process.signal("TERM"));
+});
+
+/** Collects garbage, and lets the callbacks for it run. */
+async function collect() {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc");
+  for (let round = 0; round < 5; round += 1) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+test("output can be read after the process object is lost", async () => {
+  const { stdout } = await sandbox.start("while ! test -e /tmp/collected; do sleep 0.05; done; echo late");
+  await collect();
+  await sandbox.writeFile("/tmp/collected", "");
+  assert.equal(await text(stdout), "late\n");
+});
+
+test("a command continues after its objects are lost", async () => {
+  await (async () => void (await sandbox.start("while ! test -e /tmp/lost; do sleep 0.05; done; echo x > /tmp/survived")))();
+  await collect();
+  await sandbox.writeFile("/tmp/lost", "");
+  await filled(sandbox, "/tmp/survived");
 });
 
 test("the commands of a process in a closed provider fail", async () => {
