@@ -307,8 +307,8 @@ async fn only_the_named_pages_may_read() {
 
     // The request itself, and its refusal without a token.
     let ask_as = async |origin: &str, token: &str| {
-        let headers = [("origin", origin), ("authorization", token)];
-        ask(&gateway.url(), "/p.S/M", &headers, b"hello").await.0
+        let headers = [WEB, ("origin", origin), ("authorization", token)];
+        ask(&gateway.url(), "/p.S/M", &headers, &message(b"hello")).await.0
     };
     let parts = ask_as(PAGE, &bearer).await;
     assert_eq!((parts.status.as_u16(), allowed(&parts.headers)), (200, Some(page.clone())));
