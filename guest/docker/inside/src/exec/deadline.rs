@@ -1,8 +1,8 @@
 //! The end of the sandbox's lifetime, and the verb `extend`, which moves it.
 //!
 //! A moved deadline is the content of a file, in milliseconds since the Unix epoch, so that it holds when the container is
-//! started again. Whoever holds the lock of the file decides: process 1 keeps it when it ends the sandbox, so no deadline that was
-//! confirmed is missed.
+//! started again. The holder of the file's lock decides: process 1 keeps the lock when it ends the sandbox, so no deadline
+//! that was confirmed is missed.
 
 use std::{
     fs::{File, OpenOptions},
