@@ -11,7 +11,7 @@ use sandbox_provider_kit::{
 
 use super::info;
 use crate::{
-    engine::Engine,
+    engine::{Engine, newest_first},
     helper::Helper,
     inspect::{LABEL, containers, state},
 };
@@ -48,7 +48,7 @@ pub async fn list(helper: &Helper, filter: &ListFilter, cursor: Option<&str>, ma
         .iter()
         .filter_map(|container| Some((container.get("Created").whole()?, container.get("Id").text()?.to_string())))
         .collect();
-    found.sort_by(|one, other| other.cmp(one));
+    newest_first(&mut found);
     if let Some(after) = after {
         found.retain(|position| *position < after);
     }

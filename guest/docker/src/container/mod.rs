@@ -155,9 +155,10 @@ pub fn tunnels_of(container: &Value) -> Vec<Tunnel> {
             None | Some("" | "0.0.0.0" | "::") => "127.0.0.1",
             Some(host) => host,
         };
-        tunnels.push(Tunnel { port: number, kind: PortKind::Tcp, public_host: host.to_string(), public_port });
+        // In the order of the ports. They are few, and a sort is much code.
+        let place = tunnels.partition_point(|tunnel| tunnel.port < number);
+        tunnels.insert(place, Tunnel { port: number, kind: PortKind::Tcp, public_host: host.to_string(), public_port });
     }
-    tunnels.sort_by_key(|tunnel| tunnel.port);
     tunnels
 }
 
@@ -204,9 +205,9 @@ mod tests {
 
     #[test]
     fn published_ports_are_found() {
-        let text = r#"{"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"4000"}],"53/udp":null,"9/tcp":null}}}"#;
+        let text = r#"{"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"4000"}],"7/tcp":[{"HostIp":"::1","HostPort":"4001"}],"90/tcp":[{"HostPort":"2"}],"53/udp":null,"9/tcp":null}}}"#;
         let tunnels = tunnels_of(&Value::parse(text).expect("JSON"));
-        assert_eq!(tunnels.len(), 1);
-        assert_eq!((tunnels[0].port, tunnels[0].public_port, &tunnels[0].public_host[..]), (80, 4000, "127.0.0.1"));
+        let found: Vec<_> = tunnels.iter().map(|it| (it.port, it.public_port, &it.public_host[..])).collect();
+        assert_eq!(found, [(7, 4001, "::1"), (80, 4000, "127.0.0.1"), (90, 2, "127.0.0.1")]);
     }
 }

@@ -24,7 +24,7 @@ use sandbox_provider_kit::{
 
 use crate::{
     describe::{DEFAULT_IMAGE, describe},
-    engine::{Call, Engine, failed, items, map, strings, texts},
+    engine::{Call, Engine, failed, items, map, newest_first, strings, texts},
     inspect::LABEL,
     program::Program,
 };
@@ -272,7 +272,7 @@ impl Images {
             .iter()
             .filter_map(|image| Some((image.get("Created").whole()?, image_id(image.get("Id").text()?))))
             .collect();
-        all.sort_by(|one, other| other.cmp(one));
+        newest_first(&mut all);
         all.dedup();
         let mut all = all.into_iter();
         if let Some(cursor) = cursor
