@@ -9,7 +9,7 @@ use system_tests::{faulty, feed, sandbox, stderr};
 
 /// The faults, and the checks of the kit that fail with them. At least one check whose name begins with one of the texts
 /// has to fail.
-const FAULTS: [(&str, &[&str]); 14] = [
+const FAULTS: [(&str, &[&str]); 17] = [
     ("runs-twice", &["exec.repeated", "processes.start-again"]),
     ("loses-byte", &["data.process-sizes", "processes.large-output"]),
     ("ignores-offset", &["processes.start-and-read", "processes.large-output", "processes.dialogue"]),
@@ -24,6 +24,9 @@ const FAULTS: [(&str, &[&str]); 14] = [
     ("terminates-once", &["core.terminate-again"]),
     ("denies", &["capabilities."]),
     ("repeats-input", &["callers.repeated-input"]),
+    ("limits-input", &["data.run-large"]),
+    ("late-deadline", &["processes.time-limit-not-reached"]),
+    ("reverses-lists", &["core.list-pages"]),
 ];
 
 fn conformance(arguments: &[&str]) -> (Output, Value) {

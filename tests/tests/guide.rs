@@ -11,6 +11,7 @@ use std::{
     process::Command,
 };
 
+use engines::{Engine, Error, Kind, Options};
 use regex::Regex;
 
 /// A command of the guide and the output that the guide shows.
@@ -60,7 +61,7 @@ fn fits(shown: &str, text: &str) -> bool {
 }
 
 /// Runs a command in a folder. Returns its output, the folder in which it ended, and whether it succeeded.
-fn run(command: &str, folder: &Path, notes: &Path) -> (String, PathBuf, bool) {
+fn run(command: &str, folder: &Path, notes: &Path, registry: &str) -> (String, PathBuf, bool) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("no repository");
     let program = system_tests::program();
     let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -68,7 +69,7 @@ fn run(command: &str, folder: &Path, notes: &Path) -> (String, PathBuf, bool) {
     let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&folders))).expect("a path");
     let mut bash = Command::new("bash");
     bash.args(["-c", "exec 2>&1; eval \"$1\"; code=$?; pwd >\"$2\"; exit $code", "bash", command]).arg(notes);
-    bash.current_dir(folder).env("PATH", path).env("REPO", repository).env("COLUMNS", "100");
+    bash.current_dir(folder).env("PATH", path).env("REPO", repository).env("COLUMNS", "100").env("REGISTRY", registry);
     // The crates of the workspace have been downloaded, and the guide needs no others.
     bash.env("CARGO_NET_OFFLINE", "true").env("SANDBOX_PLUGIN_DIR", folder.join("no-plugins"));
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "SANDBOX_PLUGIN"] {
@@ -79,6 +80,18 @@ fn run(command: &str, folder: &Path, notes: &Path) -> (String, PathBuf, bool) {
     let text = String::from_utf8(output.stdout).expect("not UTF-8");
     let text = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     (text, PathBuf::from(next.trim_end()), output.status.success())
+}
+
+/// Starts a registry. `None` if the machine cannot run it, which fails in CI.
+fn registry() -> Option<Engine> {
+    match Engine::start(Kind::Registry, &Options::default()) {
+        Ok(registry) => Some(registry),
+        Err(error @ Error::Missing(_)) if std::env::var_os("CI").is_none() => {
+            println!("the commands with a registry are skipped: {error}");
+            None
+        }
+        Err(error) => panic!("the registry: {error}"),
+    }
 }
 
 #[test]
@@ -93,13 +106,23 @@ fn the_commands_of_the_provider_guide_do_what_it_shows() {
     std::os::unix::fs::symlink(&built, root.join("my-provider/target")).expect("cannot create a link");
     let notes = root.join("notes");
     let mut folder = root.clone();
+    let registry = registry();
+    let address = registry.as_ref().map(Engine::host).unwrap_or_default();
     let examples = examples(guide);
     assert!(examples.len() > 10, "the guide has {} commands", examples.len());
+    assert!(examples.iter().any(|example| example.command.contains("$REGISTRY")), "no command needs the registry");
     for Example { command, output } in examples {
-        let (text, next, succeeded) = run(&command, &folder, &notes);
+        // What follows needs what was pushed.
+        if registry.is_none() && command.contains("$REGISTRY") {
+            break;
+        }
+        let (text, next, succeeded) = run(&command, &folder, &notes, &address);
         assert!(fits(&output, &text), "$ {command}\nprints\n{text}\nand the guide shows\n{output}");
         assert!(succeeded, "$ {command}\nfails and prints\n{text}");
         folder = next;
+    }
+    if let Some(registry) = registry {
+        registry.end().expect("the registry did not end");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The control plane of the provider, through the host library, with the emulator: images, creating, looking up,
-//! network, snapshots, sidecars and logs. Each function of the interface is tested for its effect and its failures.
+//! The control plane of the provider for Modal, through the host library, with the emulator: what the checks of
+//! `sandbox conformance` do not say, because it is not the same for other providers.
 
 use std::{
     collections::HashSet,
@@ -13,8 +13,7 @@ use sandbox_host::{
     fresh_id,
     types::{
         BucketMount, Content, ContextFile, EndReason, ExecSpec, ImageSource, ImageSpec, ListFilter, LogQuery,
-        NetworkPolicy, OutputStream, PortKind, RegistryLogin, SandboxSpec, SandboxState, SidecarSpec, Support, Verdict,
-        VolumeMount,
+        NetworkPolicy, OutputStream, RegistryLogin, SandboxSpec, SidecarSpec, Support, Verdict, VolumeMount,
     },
 };
 use system_tests::{
@@ -101,88 +100,28 @@ async fn built(provider: &Provider, spec: ImageSpec) -> Result<(String, String)>
 // ---- images ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_build_sends_exactly_the_files_that_copy_uses() -> Result<()> {
+async fn stages_have_numbers_and_dockerfiles_their_own_ignore_rules() -> Result<()> {
     let world = World::new().await?;
     let directory = tempfile::tempdir().expect("cannot create a directory");
     let root = directory.path();
-    let big: Vec<u8> = (0..9 << 20_u32).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let text = b"FROM debian AS build\nCOPY data/ /data/\nFROM debian AS tested\nRUN echo tested >/stage\n";
     write(
         root,
         &[
-            ("Dockerfile", b"FROM debian\nCOPY src /app/src\nCOPY *.txt big /app/\nRUN sha256sum /app/big\n"),
-            ("src/main.sh", b"echo from main\n"),
-            ("src/ignored.log", b"no\n"),
-            ("a.txt", b"a"),
-            ("unused/file", b"not to be sent"),
-            ("big", &big),
-            (".dockerignore", b"**/*.log\n"),
-        ],
-    );
-    let (spec, sent) =
-        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(sent.files, 3, "main.sh, a.txt, big");
-    assert!(sent.bytes > big.len() as u64);
-    let (first, _) = built(&world.provider, spec.clone()).await?;
-    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(&first))).await?;
-    assert_eq!(sh(&sandbox, "find /app -type f | sort | xargs").await?, "/app/a.txt /app/big /app/src/main.sh");
-    assert_eq!(sh(&sandbox, "sh /app/src/main.sh").await?, "from main");
-    let remote = sandbox.read_file("/app/big", 16 << 20).await?;
-    assert!(remote == big, "the content of the large file differs");
-
-    // The working directory of this process has no effect, and files that the service has are not sent again.
-    let (again, sent) =
-        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(sent.bytes, 0, "an unchanged context needs no upload");
-    assert_eq!(built(&world.provider, again).await?.0, first, "the same context is the same image");
-    // Files that no COPY instruction uses do not change the image; the others do.
-    write(root, &[("unused/file", b"changed")]);
-    let (again, _) =
-        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(built(&world.provider, again).await?.0, first);
-    write(root, &[("a.txt", b"changed")]);
-    let (again, sent) =
-        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(sent.bytes, 7, "only the changed file should be sent");
-    assert_ne!(built(&world.provider, again).await?.0, first);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dockerfile_build_uses_arguments_target_and_ignore_rules() -> Result<()> {
-    let world = World::new().await?;
-    let directory = tempfile::tempdir().expect("cannot create a directory");
-    let root = directory.path();
-    write(
-        root,
-        &[
-            (
-                "docker/App.Dockerfile",
-                b"ARG base=debian\nFROM $base AS build\nARG word=none\nCOPY data/ /data/\nRUN echo $word >/word\n\
-                  FROM debian AS tested\nCOPY --from=build /word /word\nRUN echo tested >/stage\n\
-                  FROM tested\nRUN false\n",
-            ),
+            ("docker/App.Dockerfile", text),
             ("docker/App.Dockerfile.dockerignore", b"*\n!data/keep\n"),
             ("data/keep", b"k"),
             ("data/drop", b"d"),
         ],
     );
-    let read = || async {
-        let dockerfile = LocalDockerfile::read(root.join("docker/App.Dockerfile")).await?;
-        Ok::<_, Error>(dockerfile.context(root).build_arg("word", "given"))
-    };
-    let image = |dockerfile| async {
+    let image = async |target: &str| {
+        let dockerfile = LocalDockerfile::read(root.join("docker/App.Dockerfile")).await?.context(root).target(target);
         let (spec, _) = world.provider.dockerfile(dockerfile, |_, _| {}).await?;
         built(&world.provider, spec).await
     };
-    let (tested, _) = image(read().await?.target("tested")).await?;
-    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(tested))).await?;
-    assert_eq!(sh(&sandbox, "cat /word /stage; ls /data 2>&1 | head -1").await?.lines().next(), Some("given"));
-    let (first, _) = image(read().await?.target("0")).await?;
-    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(first))).await?;
+    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(image("0").await?.0))).await?;
     assert_eq!(sh(&sandbox, "ls /data; test ! -e /stage").await?, "keep");
-    // Without a target the last stage is built, which fails.
-    refused(image(read().await?).await, Kind::BuildFailed, "RUN false");
-    let error = refused(image(read().await?.target("absent")).await, Kind::InvalidArgument, "build, tested");
+    let error = refused(image("absent").await, Kind::InvalidArgument, "build, tested");
     assert_eq!(error.happened(), Happened::No);
     Ok(())
 }
@@ -220,42 +159,31 @@ async fn a_failed_build_names_the_instruction_and_its_output() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn images_are_built_from_a_name_an_id_and_commands() -> Result<()> {
+async fn errors_name_the_invalid_part_of_an_image() -> Result<()> {
     let world = World::new().await?;
     let provider = &world.provider;
-    let commands = ImageSpec::registry("debian").command("RUN echo on top >/top").command("WORKDIR /srv");
-    let (image, _) = built(provider, commands.clone()).await?;
-    assert_eq!(built(provider, commands.clone()).await?.0, image, "the same text is the same image");
-    assert_ne!(built(provider, commands.force(true)).await?.0, image, "force builds again");
-    let known = provider.image(&image).await?;
-    assert_eq!((known.id.as_str(), known.workdir.as_deref()), (image.as_str(), Some("/srv")));
-    let (next, _) = built(provider, ImageSpec::id(&image).command("RUN cat /top >/next")).await?;
-    let sandbox = provider.create(SandboxSpec::new(ImageSpec::id(&next))).await?;
-    assert_eq!(sh(&sandbox, "cat /next; pwd").await?, "on top\n/srv");
-    assert_eq!(built(provider, ImageSpec::id(&image)).await?, (image.clone(), String::new()), "an id needs no build");
-    provider.delete_image(&next).await?;
-    provider.delete_image(&next).await?;
-    refused(provider.image(&next).await, Kind::NotFound, &next);
-
+    let refuse = |spec: ImageSpec, kind: Kind, text: &'static str| async move {
+        refused(provider.build(spec).await.map(drop), kind, text)
+    };
     refused(provider.image("im-absent").await, Kind::NotFound, "im-absent");
     refused(provider.image("debian").await, Kind::InvalidArgument, "im-");
-    refused(provider.build(ImageSpec::registry("")).await.map(drop), Kind::InvalidArgument, "image name");
-    refused(provider.build(ImageSpec::registry("de bian")).await.map(drop), Kind::InvalidArgument, "image name");
-    refused(provider.build(ImageSpec::named("absent")).await.map(drop), Kind::NotFound, "absent");
-    refused(provider.build(ImageSpec::dockerfile("RUN x")).await.map(drop), Kind::InvalidArgument, "FROM");
-    refused(provider.build(ImageSpec::dockerfile("FROM a\0")).await.map(drop), Kind::InvalidArgument, "NUL");
-    refused(
-        provider.build(ImageSpec::dockerfile("FROM a\nCOPY x /x")).await.map(drop),
-        Kind::InvalidArgument,
-        "COPY x /x",
-    );
-    let copying = ImageSpec::registry("debian").command("COPY x /x");
-    refused(provider.build(copying).await.map(drop), Kind::InvalidArgument, "no build context");
+    refuse(ImageSpec::registry(""), Kind::InvalidArgument, "image name").await;
+    refuse(ImageSpec::registry("de bian"), Kind::InvalidArgument, "image name").await;
+    refuse(ImageSpec::named("absent"), Kind::NotFound, "absent").await;
+    refuse(ImageSpec::dockerfile("RUN x"), Kind::InvalidArgument, "FROM").await;
+    refuse(ImageSpec::dockerfile("FROM a\0"), Kind::InvalidArgument, "NUL").await;
+    refuse(ImageSpec::dockerfile("FROM a\nCOPY x /x"), Kind::InvalidArgument, "COPY x /x").await;
+    refuse(ImageSpec::registry("debian").command("COPY x /x"), Kind::InvalidArgument, "no build context").await;
     let two = ImageSpec::registry("debian").command("RUN a\nRUN b");
-    refused(provider.build(two).await.map(drop), Kind::InvalidArgument, "one Dockerfile line each");
+    refuse(two, Kind::InvalidArgument, "one Dockerfile line each").await;
     let unknown = ImageSpec { extra: vec![("x".into(), "1".into())], ..ImageSpec::default() };
-    refused(provider.build(unknown).await.map(drop), Kind::InvalidArgument, "`x`");
+    refuse(unknown, Kind::InvalidArgument, "`x`").await;
     refused(built(provider, ImageSpec::registry("does-not-exist")).await, Kind::BuildFailed, "does-not-exist");
+    let mut spec = ImageSpec::dockerfile("FROM debian\nCOPY . /x\n");
+    let ImageSource::Dockerfile(dockerfile) = &mut spec.source else { panic!("expected a Dockerfile image") };
+    let content = Content { sha256: "0".repeat(64), size: 1, digests: vec![] };
+    dockerfile.context = vec![ContextFile { path: "a".into(), mode: 0o644, content }];
+    assert_eq!(refuse(spec, Kind::Conflict, "uploaded").await.happened(), Happened::No);
     Ok(())
 }
 
@@ -305,35 +233,6 @@ async fn secrets_reach_registries_builds_and_commands() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uploads_are_addressed_by_digest() -> Result<()> {
-    let world = World::new().await?;
-    let provider = &world.provider;
-    let zeros = Content { sha256: "0".repeat(64), size: 1, digests: vec![] };
-    assert_eq!(provider.missing_content(std::slice::from_ref(&zeros)).await?, std::slice::from_ref(&zeros.sha256));
-    assert_eq!(provider.missing_content(&[]).await?, [""; 0]);
-    let short = Content { sha256: "abc".into(), ..zeros.clone() };
-    refused(provider.missing_content(&[short]).await, Kind::InvalidArgument, "SHA-256");
-    // More digests than the provider puts into one request, and than the host puts into one call.
-    let many: Vec<_> = (0..1500).map(|n| Content { sha256: format!("{n:064x}"), size: 1, digests: vec![] }).collect();
-    assert_eq!(provider.missing_content(&many).await?.len(), 1500);
-
-    let dockerfile = |context: Vec<ContextFile>| {
-        let mut spec = ImageSpec::dockerfile("FROM debian\nCOPY . /x\n");
-        let ImageSource::Dockerfile(dockerfile) = &mut spec.source else { panic!("expected a Dockerfile image") };
-        dockerfile.context = context;
-        spec
-    };
-    let file = |path: &str| ContextFile { path: path.into(), mode: 0o644, content: zeros.clone() };
-    for path in ["", "/abs", "a/../b", "./a", "a//b", "a\0"] {
-        refused(provider.build(dockerfile(vec![file(path)])).await.map(drop), Kind::InvalidArgument, "context");
-    }
-    refused(provider.build(dockerfile(vec![file("a"), file("a")])).await.map(drop), Kind::InvalidArgument, "once");
-    let error = refused(provider.build(dockerfile(vec![file("a")])).await.map(drop), Kind::Conflict, "uploaded");
-    assert_eq!(error.happened(), Happened::No);
-    Ok(())
-}
-
 /// Runs a line of Python with the official SDK, to create objects that the provider cannot create.
 fn python(world: &World, line: &str) {
     let status = std::process::Command::new(system_tests::python())
@@ -353,9 +252,6 @@ fn python(world: &World, line: &str) {
 async fn a_created_sandbox_has_the_requested_settings() -> Result<()> {
     let world = World::new().await?;
     let spec = SandboxSpec::new(ImageSpec::registry("debian").command("WORKDIR /srv"))
-        .env("A", "1")
-        .env("A", "2")
-        .workdir("/tmp")
         .cpu(0.5)
         .cpu_limit(1.0)
         .memory_mib(256)
@@ -363,22 +259,15 @@ async fn a_created_sandbox_has_the_requested_settings() -> Result<()> {
         .lifetime(Duration::from_secs(600))
         .idle_timeout(Duration::from_secs(300))
         .region("us-east")
-        .name("all-of-it")
-        .tag("purpose", "first")
-        .tag("purpose", "test")
         .option("identity_token", "true")
         .option("cloud", "\"aws\"")
         .command(["sh", "-c", "echo entry; sleep 1000"]);
     let SandboxWithInfo { sandbox, info } = world.provider.create_with_info(spec).await?;
-    assert_eq!(info.name.as_deref(), Some("all-of-it"));
     assert!(info.image.as_deref().is_some_and(|image| image.starts_with("im-")));
     assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "{:?}", info.extra);
-    assert_eq!(sh(&sandbox, "echo $A; pwd; test -n \"$MODAL_IDENTITY_TOKEN\" && echo token").await?, "2\n/tmp\ntoken");
-    assert_eq!(sandbox.tags().await?, [("purpose".to_string(), "test".to_string())], "the later value should be used");
+    assert_eq!(sh(&sandbox, "pwd; test -n \"$MODAL_IDENTITY_TOKEN\" && echo token").await?, "/srv\ntoken");
     let listed = world.provider.list(&ListFilter::default(), 10).await?;
     assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].name.as_deref(), Some("all-of-it"));
-    assert_eq!(listed[0].state, SandboxState::Running);
     assert_eq!(listed[0].image, info.image);
     Ok(())
 }
@@ -566,31 +455,23 @@ async fn refusals_of_the_service_name_the_object() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn volumes_are_shared_and_can_be_read_only() -> Result<()> {
+async fn a_directory_of_a_volume_can_be_mounted() -> Result<()> {
     let world = World::new().await?;
-    let mount = |read_only: bool, sub_path: Option<&str>| {
+    let mount = |sub_path: Option<&str>| {
         let mut spec = SandboxSpec::default();
         spec.volumes.push(VolumeMount {
             volume: "shared".into(),
             path: "/data".into(),
-            read_only,
+            read_only: false,
             sub_path: sub_path.map(str::to_owned),
             create: true,
         });
         spec
     };
-    let writer = world.provider.create(mount(false, None)).await?;
+    let writer = world.provider.create(mount(None)).await?;
     sh(&writer, "mkdir /data/sub && echo hello >/data/sub/file").await?;
-    let reader = world.provider.create(mount(true, None)).await?;
-    reader.reload_volumes().await?;
-    assert_eq!(
-        sh(&reader, "cat /data/sub/file; touch /data/x 2>/dev/null || echo read-only").await?,
-        "hello\nread-only"
-    );
-    let part = world.provider.create(mount(false, Some("sub"))).await?;
-    assert_eq!(sh(&part, "ls /data").await?, "file");
-    // A second deletion finds nothing, which is no error.
-    world.provider.delete_volume("shared").await?;
+    let part = world.provider.create(mount(Some("sub"))).await?;
+    assert_eq!(sh(&part, "ls /data; cat /data/file").await?, "file\nhello");
     world.provider.delete_volume("shared").await?;
     Ok(())
 }
@@ -669,90 +550,41 @@ async fn a_create_waits_for_capacity_and_reports_it() -> Result<()> {
 // ---- looking up ------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_complete_ordered_and_filtered() -> Result<()> {
+async fn lists_merge_the_sandboxes_of_both_backends() -> Result<()> {
     let world = World::new().await?;
     let mut made = Vec::new();
     for index in 0..12 {
-        let spec = SandboxSpec::default().tag("index", index.to_string()).tag("parity", ["even", "odd"][index % 2]);
         // Every third sandbox uses the V1 backend.
+        let spec = SandboxSpec::default();
         let spec = if index % 3 == 0 { spec.option("backend", "\"v1\"") } else { spec };
         made.push(world.provider.create(spec).await?.id().to_owned());
     }
-    let ids = |found: Vec<sandbox_host::types::SandboxInfo>| found.into_iter().map(|info| info.id).collect::<Vec<_>>();
-    let newest_first: Vec<_> = made.iter().rev().cloned().collect();
-    for page in [1, 5, 200] {
+    made.reverse();
+    for size in [1, 5, 200] {
         let (mut walked, mut cursor) = (Vec::new(), None);
         loop {
-            let part = world.provider.list_page(&ListFilter::default(), cursor, page).await?;
-            assert!(part.items.len() <= page as usize);
-            walked.extend(ids(part.items));
+            let part = world.provider.list_page(&ListFilter::default(), cursor, size).await?;
+            assert!(part.items.len() <= size as usize);
+            walked.extend(part.items.into_iter().map(|info| info.id));
             match part.next {
                 Some(next) => cursor = Some(next),
                 None => break,
             }
         }
-        assert_eq!(walked, newest_first, "wrong order with pages of {page}");
+        assert_eq!(walked, made, "wrong order with pages of {size}");
     }
-    let odd = world.provider.list(&ListFilter::default().tag("parity", "odd"), 100).await?;
-    assert_eq!(odd.len(), 6);
-    assert!(odd.iter().all(|info| info.tags.contains(&("parity".into(), "odd".into()))));
-    let both = ListFilter::default().tag("parity", "odd").tag("index", "3");
-    assert_eq!(ids(world.provider.list(&both, 100).await?), [made[3].clone()]);
-    assert_eq!(world.provider.list(&ListFilter::default().tag("index", "99"), 100).await?, []);
+    // The host collects pages up to the number that was asked for.
     assert_eq!(world.provider.list(&ListFilter::default(), 5).await?.len(), 5);
-
-    let ended = world.provider.sandbox(&made[0]);
-    ended.terminate().await?;
-    ended.wait().await?;
-    assert_eq!(world.provider.list(&ListFilter::default(), 100).await?.len(), 11);
-    let all = ListFilter { include_ended: true, ..ListFilter::default() };
-    let all = world.provider.list(&all, 100).await?;
-    assert_eq!(all.len(), 12);
-    assert!(matches!(all.last().expect("the list is empty").state, SandboxState::Ended(EndReason::Terminated)));
-
-    refused(world.provider.list_page(&ListFilter::default(), None, 0).await, Kind::InvalidArgument, "max is 0");
     for cursor in ["", "x", "0.sb", "7ff0000000000000.sb"] {
         let page = world.provider.list_page(&ListFilter::default(), Some(cursor.into()), 1).await;
         refused(page, Kind::InvalidArgument, "cursor");
     }
-    let unknown = ListFilter { extra: vec![("x".into(), "1".into())], ..ListFilter::default() };
-    refused(world.provider.list_page(&unknown, None, 1).await, Kind::InvalidArgument, "`x`");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
+async fn sandboxes_of_both_backends_can_be_unknown() -> Result<()> {
     let world = World::new().await?;
-    let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", "read code; exit $code"])).await?;
-    assert_eq!(sandbox.info().await?.state, SandboxState::Running);
-    assert_eq!(sandbox.wait_for(Duration::ZERO).await?, None);
-    sandbox.set_name("given-later").await?;
-    sandbox.set_name("given-later").await?;
-    refused(sandbox.set_name("another").await, Kind::Conflict, "given-later");
-    refused(sandbox.set_name("a b").await, Kind::InvalidArgument, "`a b`");
-    let other = world.sandbox().await?;
-    refused(other.set_name("given-later").await, Kind::AlreadyExists, "given-later");
-    let SandboxWithInfo { sandbox: found, info } = world.provider.find("given-later").await?;
-    assert_eq!((found.id(), info.name.as_deref()), (sandbox.id(), Some("given-later")));
-    sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
-    sandbox.set_tags(vec![("b".into(), "2".into())]).await?;
-    assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "setting tags should replace all of them");
-    let used = sandbox.usage_report().await?.totals;
-    assert_eq!(used.gpu_millis, 0);
-    let mut main = sandbox.attach("main");
-    use tokio::io::AsyncWriteExt as _;
-    main.stdin
-        .take()
-        .expect("the exec has no standard input")
-        .write_all(b"7\n")
-        .await
-        .expect("cannot write to standard input");
-    assert_eq!(sandbox.wait().await?, EndReason::Finished(7));
-    assert_eq!(sandbox.info().await?.state, SandboxState::Ended(EndReason::Finished(7)));
-    sandbox.terminate().await?;
-    refused(world.provider.find("given-later").await, Kind::NotFound, "given-later");
-    refused(sandbox.snapshot_filesystem(None).await, Kind::SandboxEnded, "exited with code 7");
-
     for absent in ["sb-absent00000000000000000000", "sb-0123456789abcdefghijAB"] {
         let absent = world.provider.sandbox(absent);
         refused(absent.info().await, Kind::NotFound, absent.id());
@@ -761,56 +593,19 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
         refused(absent.set_tags(vec![]).await, Kind::NotFound, absent.id());
         refused(absent.tunnels(Duration::ZERO).await, Kind::NotFound, absent.id());
         refused(absent.usage_report().await, Kind::NotFound, absent.id());
-        refused(absent.usage_report().await, Kind::NotFound, absent.id());
     }
     let strange = world.provider.sandbox("../x");
     refused(strange.info().await, Kind::InvalidArgument, "sb-");
     refused(strange.set_network(NetworkPolicy::open()).await, Kind::InvalidArgument, "sb-");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_reasons_for_the_end_of_a_sandbox_are_reported() -> Result<()> {
-    let world = World::new().await?;
-    let lifetime = world.provider.create(SandboxSpec::default().lifetime(Duration::from_secs(1))).await?;
-    let idle = world.provider.create(SandboxSpec::default().idle_timeout(Duration::from_secs(1))).await?;
-    let missing = world.provider.create(SandboxSpec::default().command(["/no/such/program"])).await?;
-    let killed = world.provider.create(SandboxSpec::default().command(["sh", "-c", "kill -9 $$"])).await?;
-    assert_eq!(lifetime.wait().await?, EndReason::Lifetime);
-    assert_eq!(idle.wait().await?, EndReason::Idle);
-    assert!(matches!(missing.wait().await?, EndReason::Finished(127) | EndReason::FailedToStart(_)));
-    assert_eq!(killed.wait().await?, EndReason::Finished(137));
+    // Errors name the reason of an end.
+    let spec = SandboxSpec::default().command(["sh", "-c", "exit 7"]);
+    let ended = world.provider.create(spec).await?;
+    ended.wait().await?;
+    refused(ended.snapshot_filesystem(None).await, Kind::SandboxEnded, "exited with code 7");
     Ok(())
 }
 
 // ---- network ---------------------------------------------------------------------------------------------------------
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tunnels_of_every_kind_carry_data() -> Result<()> {
-    let world = World::new().await?;
-    let spec = SandboxSpec::default()
-        .port(8001)
-        .port_of(PortKind::H2, 8002)
-        .port_of(PortKind::Tcp, 8003)
-        .command(["python3", "-m", "http.server", "8003"])
-        .ready_when_listening(8003);
-    let sandbox = world.provider.create(spec).await?;
-    let tunnels = sandbox.tunnels(Duration::from_secs(30)).await?;
-    let mut ports: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port).collect();
-    ports.sort_unstable();
-    assert_eq!(ports, [8001, 8002, 8003]);
-    let plain = tunnels.iter().find(|tunnel| tunnel.port == 8003).expect("no tunnel for port 8003");
-    assert_eq!(plain.kind, PortKind::Tcp);
-    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut connection = sandbox.connect(plain).await?;
-    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("cannot send the request");
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.expect("cannot read the answer");
-    assert!(answer.starts_with(b"HTTP/1.0 200"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(world.sandbox().await?.tunnels(Duration::from_secs(1)).await?, []);
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connect_tokens_admit_http_clients() -> Result<()> {
@@ -838,65 +633,42 @@ async fn connect_tokens_admit_http_clients() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_network_rules_of_a_running_sandbox_can_be_changed() -> Result<()> {
+async fn inbound_rules_of_a_running_sandbox_cannot_be_changed() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
-    sandbox.set_network(NetworkPolicy::blocked()).await?;
     sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/8"], ["*.example.org"])).await?;
-    sandbox.set_network(NetworkPolicy::open()).await?;
-    let bad = sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/99"], [""; 0])).await;
-    refused(bad, Kind::InvalidArgument, "10.0.0.0/99");
     let inbound = NetworkPolicy { inbound_cidrs: vec!["10.0.0.0/8".into()], ..NetworkPolicy::open() };
     refused(sandbox.set_network(inbound).await, Kind::Unsupported, "of a running sandbox");
-    sandbox.terminate().await?;
-    sandbox.wait().await?;
-    refused(sandbox.set_network(NetworkPolicy::open()).await, Kind::SandboxEnded, "terminated");
     Ok(())
 }
 
 // ---- snapshots -------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn filesystem_snapshots_with_one_key_make_one_image() -> Result<()> {
+async fn a_snapshot_is_taken_once_if_its_answer_is_lost() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
-    sh(&sandbox, "echo kept >/file; mkdir -p /d/e").await?;
+    sh(&sandbox, "echo kept >/file").await?;
     world.fault(r#"{"method": "TaskSnapshotFilesystem", "times": 1, "fault": {"lose_answer": {"code": 14}}}"#);
     let image = sandbox.snapshot_filesystem_as("step-1", Some(Duration::from_secs(3600))).await?;
     sh(&sandbox, "echo later >/file").await?;
-    assert_eq!(
-        sandbox.snapshot_filesystem_as("step-1", None).await?,
-        image,
-        "the same key should return the same image"
-    );
+    assert_eq!(sandbox.snapshot_filesystem_as("step-1", None).await?, image);
     let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(&image))).await?;
-    assert_eq!(sh(&copy, "cat /file; ls -d /d/e").await?, "kept\n/d/e");
-    assert_ne!(sandbox.snapshot_filesystem(None).await?, image);
+    assert_eq!(sh(&copy, "cat /file").await?, "kept");
     refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "time to live is 0");
     refused(sandbox.snapshot_filesystem_as("a/b", None).await, Kind::InvalidArgument, "`a/b`");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_snapshot_can_be_mounted() -> Result<()> {
+async fn errors_name_the_invalid_part_of_a_mount() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
-    sh(&sandbox, "mkdir -p /data/sub && echo data >/data/sub/file").await?;
-    let image = sandbox.snapshot_directory("/data", None).await?;
-    let other = world.sandbox().await?;
-    other.mount("/mnt/copy", Some(&image)).await?;
-    assert_eq!(sh(&other, "cat /mnt/copy/sub/file").await?, "data");
-    other.unmount("/mnt/copy").await?;
-    assert_eq!(sh(&other, "test -e /mnt/copy/sub || echo gone").await?, "gone");
-    other.mount("/mnt/empty", None).await?;
-    assert_eq!(sh(&other, "ls -A /mnt/empty | wc -l").await?, "0");
-    refused(other.unmount("/mnt/nothing").await, Kind::NotFound, "/mnt/nothing");
-    refused(other.mount("/", Some(&image)).await, Kind::InvalidArgument, "below `/`");
-    refused(other.mount("mnt", Some(&image)).await, Kind::InvalidArgument, "absolute");
-    refused(other.mount("/mnt/x", Some("debian")).await, Kind::InvalidArgument, "im-");
-    refused(other.snapshot_directory("/", None).await, Kind::InvalidArgument, "below `/`");
-    assert!(other.mount("/mnt/x", Some("im-absent")).await.is_err_and(|error| error.is_not_found()));
-    assert!(other.snapshot_directory("/no/such", None).await.is_err());
+    refused(sandbox.unmount("/mnt/nothing").await, Kind::NotFound, "/mnt/nothing");
+    refused(sandbox.mount("/", None).await, Kind::InvalidArgument, "below `/`");
+    refused(sandbox.mount("mnt", None).await, Kind::InvalidArgument, "absolute");
+    refused(sandbox.mount("/mnt/x", Some("debian")).await, Kind::InvalidArgument, "im-");
+    refused(sandbox.snapshot_directory("/", None).await, Kind::InvalidArgument, "below `/`");
     Ok(())
 }
 
@@ -930,83 +702,35 @@ async fn memory_snapshots_are_refused_by_the_emulator() -> Result<()> {
 
 // ---- sidecars and logs -----------------------------------------------------------------------------------------------
 
+/// The checks of `sandbox conformance` use the V2 backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sidecars_run_and_end_beside_the_sandbox() -> Result<()> {
+async fn sidecars_exist_on_the_v1_backend() -> Result<()> {
     let world = World::new().await?;
-    for backend in ["v2", "v1"] {
-        let spec = SandboxSpec::default()
-            .option("backend", format!("\"{backend}\""))
-            .sidecar(SidecarSpec::new("first", ImageSpec::default()).command(["sleep", "1000"]));
-        let sandbox = world.provider.create(spec).await?;
-        let mut second = SidecarSpec::new("second", ImageSpec::default()).command(["sh", "-c", "exit $CODE"]);
-        second.env.push(("CODE".into(), "5".into()));
-        let made = sandbox.create_sidecar(second).await?;
-        assert_eq!(made.name, "second");
-        assert_eq!(sandbox.wait_sidecar("second", Duration::from_secs(30)).await?, Some(EndReason::Finished(5)));
-        let mut names: Vec<_> = sandbox.sidecars().await?.into_iter().map(|sidecar| sidecar.name).collect();
-        names.sort();
-        assert_eq!(names, ["first", "second"], "{backend}");
-        assert_eq!(sandbox.wait_sidecar("first", Duration::ZERO).await?, None);
-        let taken = SidecarSpec::new("first", ImageSpec::default());
-        refused(sandbox.create_sidecar(taken).await, Kind::AlreadyExists, "first");
-        sandbox.terminate_sidecar("first").await?;
-        assert_eq!(sandbox.wait_sidecar("first", Duration::from_secs(30)).await?, Some(EndReason::Terminated));
-        sandbox.terminate_sidecar("first").await?;
-        refused(sandbox.terminate_sidecar("absent").await, Kind::NotFound, "`absent`");
-        refused(sandbox.wait_sidecar("main", Duration::ZERO).await, Kind::InvalidArgument, "main");
-    }
-    // If a sidecar cannot be created, its sandbox is ended too.
-    let broken = SidecarSpec { volumes: vec![], ..SidecarSpec::new("x", ImageSpec::id("im-absent")) };
-    refused(
-        world.provider.create(SandboxSpec::default().tag("t", "1").sidecar(broken)).await,
-        Kind::NotFound,
-        "im-absent",
-    );
-    assert_eq!(world.provider.list(&ListFilter::default().tag("t", "1"), 10).await?, []);
+    let spec = SandboxSpec::default()
+        .option("backend", "\"v1\"")
+        .sidecar(SidecarSpec::new("first", ImageSpec::default()).command(["sleep", "1000"]));
+    let sandbox = world.provider.create(spec).await?;
+    let mut second = SidecarSpec::new("second", ImageSpec::default()).command(["sh", "-c", "exit $CODE"]);
+    second.env.push(("CODE".into(), "5".into()));
+    assert_eq!(sandbox.create_sidecar(second).await?.name, "second");
+    assert_eq!(sandbox.wait_sidecar("second", Duration::from_secs(30)).await?, Some(EndReason::Finished(5)));
+    let mut names: Vec<_> = sandbox.sidecars().await?.into_iter().map(|sidecar| sidecar.name).collect();
+    names.sort();
+    assert_eq!(names, ["first", "second"]);
+    let taken = SidecarSpec::new("first", ImageSpec::default());
+    refused(sandbox.create_sidecar(taken).await, Kind::AlreadyExists, "first");
+    sandbox.terminate_sidecar("first").await?;
+    assert_eq!(sandbox.wait_sidecar("first", Duration::from_secs(30)).await?, Some(EndReason::Terminated));
+    refused(sandbox.terminate_sidecar("absent").await, Kind::NotFound, "`absent`");
+    refused(sandbox.wait_sidecar("main", Duration::ZERO).await, Kind::InvalidArgument, "main");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn persisted_logs_are_paged_and_filtered() -> Result<()> {
+async fn errors_name_the_invalid_part_of_a_log_query() -> Result<()> {
     let world = World::new().await?;
-    let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; echo zwölf >&2; sleep 0.05; echo end";
-    let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", script])).await?;
-    sandbox.wait().await?;
-    let mut expected: Vec<u8> = (0..300).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
-    expected.extend(b"end\n");
-    for max in [7, 100, 1 << 20] {
-        let (mut stdout, mut stderr, mut cursor) = (String::new(), String::new(), None);
-        loop {
-            let page = sandbox.logs(LogQuery::default(), cursor, max).await?;
-            assert!(page.items.iter().map(|item| item.text.len()).sum::<usize>() <= max as usize);
-            for item in page.items {
-                assert!(item.at.is_some_and(|at| at > 1_700_000_000_000));
-                if item.stream == Some(OutputStream::Stderr) { &mut stderr } else { &mut stdout }.push_str(&item.text);
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
-        assert_eq!(
-            (stdout.as_bytes(), stderr.as_str()),
-            (&expected[..], "zwölf\n"),
-            "wrong log with pages of {max} bytes"
-        );
-    }
-    let query = |change: fn(&mut LogQuery)| {
-        let mut query = LogQuery::default();
-        change(&mut query);
-        query
-    };
-    let text = |query: LogQuery| async {
-        let page = sandbox.logs(query, None, 1 << 20).await?;
-        Ok::<_, Error>(page.items.into_iter().map(|item| item.text).collect::<String>())
-    };
-    assert_eq!(text(query(|q| q.stream = Some(OutputStream::Stderr))).await?, "zwölf\n");
-    assert_eq!(text(query(|q| q.search = Some("line 29".into()))).await?.lines().count(), 11);
-    assert_eq!(text(query(|q| q.until = Some(1_000))).await?, "");
-    let late = query(|q| (q.since, q.until) = (Some(2_000), Some(1_000)));
+    let sandbox = world.sandbox().await?;
+    let late = LogQuery { since: Some(2_000), until: Some(1_000), ..LogQuery::default() };
     refused(sandbox.logs(late, None, 1000).await, Kind::InvalidArgument, "after its end");
     refused(sandbox.logs(LogQuery::default(), Some("x".into()), 1000).await, Kind::InvalidArgument, "cursor");
     refused(sandbox.logs(LogQuery::default(), None, 0).await, Kind::InvalidArgument, "max-bytes");
@@ -1040,29 +764,29 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
     // The claims of the description with the tests that verify them. Some are in the component's own tests, because
     // only the request shows the effect. Those with `kit:` are checks of the conformance kit.
     let held = [
-        ("image.registry", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("image.registry", Support::Native, "kit: images.registry"),
         ("image.registry-credentials", Support::Native, "secrets_reach_registries_builds_and_commands"),
-        ("image.dockerfile", Support::Native, "a_dockerfile_build_uses_arguments_target_and_ignore_rules"),
-        ("image.context", Support::Native, "a_build_sends_exactly_the_files_that_copy_uses"),
-        ("image.commands", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("image.dockerfile", Support::Native, "kit: images.dockerfile"),
+        ("image.context", Support::Native, "kit: images.context"),
+        ("image.commands", Support::Native, "kit: images.commands"),
         ("image.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("image.gpu", Support::Native, "a_build_names_its_context_accelerator_and_stage"),
-        ("image.delete", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("image.delete", Support::Native, "kit: images.delete"),
         ("create.idempotent", Support::Native, "repeated_creates_with_one_key_make_one_sandbox"),
-        ("create.names", Support::Native, "a_created_sandbox_has_the_requested_settings"),
-        ("create.tags", Support::Native, "a_created_sandbox_has_the_requested_settings"),
-        ("create.env", Support::Native, "a_created_sandbox_has_the_requested_settings"),
-        ("create.workdir", Support::Native, "a_command_gets_its_environment_and_directory"),
+        ("create.names", Support::Native, "kit: core.find"),
+        ("create.tags", Support::Native, "kit: core.tags"),
+        ("create.env", Support::Native, "kit: core.env"),
+        ("create.workdir", Support::Native, "kit: core.workdir"),
         ("create.command", Support::Native, "kit: core.entry-point"),
         ("create.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("create.platform", Support::Native, "invalid_settings_are_refused_without_a_request"),
         ("create.cpu", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.memory", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.gpu", Support::Native, "the_backend_is_chosen_by_the_requested_features"),
-        ("create.lifetime", Support::Native, "the_reasons_for_the_end_of_a_sandbox_are_reported"),
-        ("create.idle-timeout", Support::Native, "the_reasons_for_the_end_of_a_sandbox_are_reported"),
+        ("create.lifetime", Support::Native, "kit: core.lifetime"),
+        ("create.idle-timeout", Support::Native, "kit: core.idle-timeout"),
         ("create.regions", Support::Native, "a_created_sandbox_has_the_requested_settings"),
-        ("create.volumes", Support::Native, "volumes_are_shared_and_can_be_read_only"),
+        ("create.volumes", Support::Native, "kit: volumes.outlives-a-sandbox"),
         ("create.buckets", Support::Native, "cloud_buckets_are_mounted"),
         ("create.proxy", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.pty", Support::Native, "the_request_says_all_that_was_asked_for"),
@@ -1071,43 +795,43 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("network.cidrs", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("network.domains", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("network.inbound", Support::Native, "the_request_says_all_that_was_asked_for"),
-        ("network.update", Support::Native, "the_network_rules_of_a_running_sandbox_can_be_changed"),
-        ("ports.tls", Support::Native, "tunnels_of_every_kind_carry_data"),
-        ("ports.h2", Support::Native, "tunnels_of_every_kind_carry_data"),
-        ("ports.tcp", Support::Native, "tunnels_of_every_kind_carry_data"),
+        ("network.update", Support::Native, "kit: network.update"),
+        ("ports.tls", Support::Native, "kit: tunnels.tls"),
+        ("ports.h2", Support::Native, "kit: tunnels.h2"),
+        ("ports.tcp", Support::Native, "kit: tunnels.tcp-carries-data"),
         ("connect-token", Support::Native, "connect_tokens_admit_http_clients"),
-        ("sidecars", Support::Native, "sidecars_run_and_end_beside_the_sandbox"),
-        ("tags.update", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
-        ("find", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
-        ("logs", Support::Native, "persisted_logs_are_paged_and_filtered"),
-        ("stats", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
+        ("sidecars", Support::Native, "kit: sidecars.add"),
+        ("tags.update", Support::Native, "kit: core.set-tags"),
+        ("find", Support::Native, "kit: core.find"),
+        ("logs", Support::Native, "kit: logs.pages"),
+        ("stats", Support::Native, "kit: usage.grows"),
         ("stats.cost", Support::Native, "costs_are_told_during_the_life_and_after_the_end"),
-        ("snapshot.filesystem", Support::Native, "filesystem_snapshots_with_one_key_make_one_image"),
-        ("snapshot.directory", Support::Native, "a_directory_snapshot_can_be_mounted"),
+        ("snapshot.filesystem", Support::Native, "kit: snapshots.one-key"),
+        ("snapshot.directory", Support::Native, "kit: snapshots.directory"),
         ("snapshot.memory", Support::Native, "memory_snapshots_of_both_backends"),
         ("snapshot.exit", Support::Native, "an_exit_snapshot_is_taken_at_the_end"),
-        ("mount", Support::Native, "a_directory_snapshot_can_be_mounted"),
-        ("volumes.reload", Support::Native, "volumes_are_shared_and_can_be_read_only"),
-        ("volumes.delete", Support::Native, "volumes_are_shared_and_can_be_read_only"),
+        ("mount", Support::Native, "kit: snapshots.mount-empty"),
+        ("volumes.reload", Support::Native, "kit: volumes.shared"),
+        ("volumes.delete", Support::Native, "kit: volumes.delete"),
         ("exec.user", Support::Emulated, "commands_run_as_another_user"),
         ("exec.idempotent", Support::Native, "kit: exec.repeated-run-runs-once"),
-        ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_process_tree"),
-        ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_process_tree"),
-        ("exec.pty", Support::Native, "a_pty_has_a_size_that_can_be_changed"),
-        ("exec.resize", Support::Emulated, "a_pty_has_a_size_that_can_be_changed"),
+        ("exec.signal", Support::Emulated, "kit: processes.signal-reaches-children"),
+        ("exec.deadline", Support::Emulated, "kit: exec.time-limit-kills-children"),
+        ("exec.pty", Support::Native, "kit: processes.terminal"),
+        ("exec.resize", Support::Emulated, "kit: processes.resize"),
         ("exec.long-argv", Support::Emulated, "command_lines_longer_than_64_kib_run_unchanged"),
-        ("exec.merge-stderr", Support::Native, "a_run_returns_both_streams_and_the_exit_code"),
+        ("exec.merge-stderr", Support::Native, "kit: exec.merge-stderr"),
         ("exec.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("main.output", Support::Native, "kit: processes.main-output"),
         ("main.input", Support::Native, "kit: processes.main-input"),
-        ("files.mode", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
-        ("files.create-new", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
-        ("files.append", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
-        ("files.atomic", Support::Native, "a_write_replaces_a_file_atomically"),
-        ("files.rename", Support::Emulated, "moves_follow_rename_2"),
+        ("files.mode", Support::Emulated, "kit: files.mode-of-write"),
+        ("files.create-new", Support::Emulated, "kit: files.create-new"),
+        ("files.append", Support::Emulated, "kit: files.append"),
+        ("files.atomic", Support::Native, "kit: files.atomic"),
+        ("files.rename", Support::Emulated, "kit: files.rename-directories"),
         ("files.symlinks", Support::Emulated, "kit: files.symlinks"),
-        ("files.trees", Support::Emulated, "directory_trees_are_uploaded_and_downloaded"),
-        ("files.watch", Support::Native, "a_watch_reports_changes"),
+        ("files.trees", Support::Emulated, "kit: trees.there-and-back"),
+        ("files.watch", Support::Native, "kit: files.watch-kinds"),
         ("cache", Support::Native, "a_cache_saves_the_requests"),
     ];
     let claimed: Vec<_> = description.capabilities.iter().map(|one| (one.name.as_str(), one.support)).collect();

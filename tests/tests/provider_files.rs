@@ -1,5 +1,5 @@
-//! The file functions of the interface, through the host library, with the emulator. Each is tested for its effect and
-//! its failures.
+//! The file functions of the provider for Modal and of the host, with the emulator: what the checks of
+//! `sandbox conformance` do not say, because it is not the same for other providers, or needs a sandbox that lies.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandbox_host::{
-    FileFault, Kind, Result, Sandbox, Signal,
-    types::{ExecSpec, FileEventKind, FileKind, ImageSpec, SandboxSpec, Verdict, WriteMode, WriteOptions},
+    FileFault, Kind, Result, Sandbox,
+    types::{ExecSpec, ImageSpec, SandboxSpec, Verdict, WriteMode, WriteOptions},
 };
 use system_tests::{World, refused, sh, told};
 
@@ -41,100 +41,28 @@ impl Drop for Local {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_files_are_written_and_read() -> Result<()> {
+async fn errors_name_the_invalid_part_of_a_path() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
-    let everything: Vec<u8> = (0..=255).collect();
-    for (path, data) in [
-        ("/tmp/empty", &b""[..]),
-        ("/tmp/one", b"x"),
-        ("/tmp/bytes", &everything),
-        ("/made/on/the/way/file", b"deep"),
-        ("/tmp/a b\n'\"$x `ü`\\", b"awkward"),
-    ] {
-        sandbox.write_file(path, data, WriteOptions::default()).await?;
-        assert_eq!(sandbox.read_file(path, 1000).await?, data, "{path}");
-    }
-    assert_eq!(sh(&sandbox, "stat -c %a /tmp/one").await, "644\n");
-    sandbox.write_file("/tmp/one", "two", WriteOptions::default()).await?;
-    assert_eq!(sandbox.read_file("/tmp/one", 3).await?, b"two");
-    assert_eq!(fault(sandbox.read_file("/tmp/one", 2).await), FileFault::TooLarge);
-    // Reads and writes follow symbolic links.
-    sandbox.make_symlink("/tmp/link", "one").await?;
-    sandbox.write_file("/tmp/link", "three", WriteOptions::default()).await?;
-    assert_eq!(sandbox.read_file("/tmp/one", 100).await?, b"three");
-    assert!(matches!(sandbox.stat("/tmp/link", false).await?.kind, FileKind::Symlink(target) if target == "one"));
-
-    assert_eq!(fault(sandbox.read_file("/no/such", 1).await), FileFault::NotFound);
-    assert_eq!(fault(sandbox.read_file("/tmp", 1).await), FileFault::IsADirectory);
-    assert_eq!(fault(sandbox.read_file("/tmp/one/below", 1).await), FileFault::NotADirectory);
-    assert_eq!(fault(sandbox.write_file("/tmp", "x", WriteOptions::default()).await), FileFault::IsADirectory);
-    let below = sandbox.write_file("/tmp/one/below", "x", WriteOptions::default()).await;
-    assert_eq!(fault(below), FileFault::NotADirectory);
     for (path, word) in [("relative", "absolute"), ("", "absolute"), ("/nul\0", "NUL"), (&"/x".repeat(3000), "4096")] {
-        for error in [
-            refused(sandbox.read_file(path, 1).await, &[word]),
-            refused(sandbox.write_file(path, "x", WriteOptions::default()).await, &[word]),
-            refused(sandbox.stat(path, true).await, &[word]),
-            refused(sandbox.rename("/tmp/one", path, true).await, &[word]),
-        ] {
-            assert_eq!(error.kind(), &Kind::InvalidArgument, "{error}");
-        }
+        refused(sandbox.read_file(path, 1).await, &[word]);
+        refused(sandbox.stat(path, true).await, &[word]);
     }
     for target in ["", &"x".repeat(4096)] {
         refused(sandbox.make_symlink("/tmp/other", target).await, &["1 to 4095"]);
     }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_write_mode_writes_and_keeps_permissions() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    let write = async |path: &str, data: &str, mode, permissions| {
-        sandbox.write_file(path, data, options(mode, permissions)).await
-    };
-    // Each write mode creates the file and its parents, with the requested mode.
-    for (name, mode) in [("r", WriteMode::Replace), ("a", WriteMode::Append), ("c", WriteMode::CreateNew)] {
-        write(&format!("/w/{name}/new"), "1", mode, None).await?;
-        write(&format!("/w/{name}/mode"), "1", mode, Some(0o1750)).await?;
-    }
-    assert_eq!(sh(&sandbox, "stat -c %a /w/*/new /w/*/mode").await, "644\n644\n644\n1750\n1750\n1750\n");
-    // Each write mode with an existing file.
-    write("/w/r/mode", "22", WriteMode::Replace, None).await?;
-    write("/w/a/mode", "22", WriteMode::Append, None).await?;
-    assert_eq!(sh(&sandbox, "cat /w/r/mode; echo; cat /w/a/mode").await, "22\n122");
-    assert_eq!(sh(&sandbox, "stat -c %a /w/r/mode /w/a/mode").await, "1750\n1750\n", "the mode should be kept");
-    write("/w/a/mode", "", WriteMode::Append, Some(0o600)).await?;
-    assert_eq!(sh(&sandbox, "stat -c '%a %s' /w/a/mode").await, "600 3\n");
-    assert_eq!(fault(write("/w/c/new", "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists);
-    assert_eq!(sandbox.read_file("/w/c/new", 9).await?, b"1", "the file should not change");
-    sh(&sandbox, "ln -s /nowhere/at/all /w/dangling; ln -s loop /w/loop; ln -s r/new /w/link").await;
-    for path in ["/w/dangling", "/w/c"] {
-        assert_eq!(fault(write(path, "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists, "{path}");
-    }
-    for mode in [WriteMode::Replace, WriteMode::Append] {
-        assert_eq!(fault(write("/w", "2", mode, Some(0o600)).await), FileFault::IsADirectory);
-        assert_eq!(fault(write("/w/r/new/x", "2", mode, Some(0o600)).await), FileFault::NotADirectory);
-        assert!(matches!(fault(write("/w/loop", "2", mode, Some(0o600)).await), FileFault::Other(_)));
-    }
-    write("/w/link", "through", WriteMode::Append, None).await?;
-    write("/w/link", "!", WriteMode::Append, Some(0o640)).await?;
-    assert_eq!(sh(&sandbox, "cat /w/r/new; [ -L /w/link ] && stat -c ' %a' /w/r/new").await, "1through! 640\n");
-    // A device is written to, not replaced.
-    write("/dev/null", "x", WriteMode::Replace, None).await?;
-    write("/dev/null", "x", WriteMode::Append, None).await?;
-    assert_eq!(sh(&sandbox, "[ -c /dev/null ] && echo device").await, "device\n");
-    refused(write("/w/x", "1", WriteMode::Replace, Some(0o10000)).await, &["twelve bits"]);
+    let write = |options| sandbox.write_file("/tmp/x", "1", options);
+    refused(write(options(WriteMode::Replace, Some(0o10000))).await, &["twelve bits"]);
     let unknown = WriteOptions { extra: vec![("owner".into(), "\"x\"".into())], ..WriteOptions::default() };
-    refused(sandbox.write_file("/w/x", "1", unknown).await, &["owner"]);
-    assert_eq!(sh(&sandbox, "find /w -name '.*' | wc -l").await, "0\n", "temporary files are left");
+    refused(write(unknown).await, &["owner"]);
+    refused(sandbox.watch("/", "main", false, 0, Duration::ZERO).await, &["main"]);
+    refused(sandbox.watch("/", "two words", false, 0, Duration::ZERO).await, &["two words"]);
     Ok(())
 }
 
-/// A reader sees either the old or the new content, and an aborted write leaves no files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_replaces_a_file_atomically() -> Result<()> {
+async fn the_processes_of_an_aborted_write_end() -> Result<()> {
+    use tokio::io::AsyncWriteExt as _;
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     for (mode, permissions) in [
@@ -143,75 +71,18 @@ async fn a_write_replaces_a_file_atomically() -> Result<()> {
         (WriteMode::Append, None),
         (WriteMode::CreateNew, None),
     ] {
-        sh(&sandbox, "rm -rf /a; mkdir /a").await;
-        if !matches!(mode, WriteMode::CreateNew) {
-            sandbox.write_file("/a/f", "old", WriteOptions::default()).await?;
-        }
         let (mut writer, reader) = tokio::io::duplex(64);
         let upload = {
             let sandbox = sandbox.clone();
             tokio::spawn(async move { sandbox.upload("/a/f", reader, options(mode, permissions)).await })
         };
-        use tokio::io::AsyncWriteExt as _;
         // More than one chunk, so that some data has been sent.
         writer.write_all(&vec![b'n'; 5 << 20]).await.expect("cannot write to standard input");
-        let before = sh(&sandbox, "cat /a/f 2>/dev/null || echo none").await;
-        assert_eq!(before, if matches!(mode, WriteMode::CreateNew) { "none\n" } else { "old" }, "{mode:?}");
         upload.abort();
         let _ = upload.await;
-        // The writing process ends and removes its temporary file. The kernel keeps 15 bytes of the name
-        // modal-sandbox-fs-tools.
-        sh(
-            &sandbox,
-            "until [ \"$(ls -A /a | wc -l)\" -le 1 ] && ! pgrep -x cat && ! pgrep -x modal-sandbox-f; do :; done",
-        )
-        .await;
-        let after = sh(&sandbox, "cat /a/f 2>/dev/null || echo none").await;
-        assert_eq!(before, after, "{mode:?}");
+        // The kernel keeps 15 bytes of the name modal-sandbox-fs-tools.
+        sh(&sandbox, "until ! pgrep -x cat && ! pgrep -x modal-sandbox-f; do :; done").await;
     }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stat_and_list_describe_files_and_links() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    sh(
-        &sandbox,
-        "mkdir -p /s/d/e; echo 12345 >/s/d/f; chmod 2640 /s/d/f; chown daemon:mail /s/d/f; touch -d @1000000000 /s/d/f
-         ln -s d /s/l; ln -s ../l/f /s/d/m; ln -s /s/d/m /s/n; ln -s no /s/dangling; ln -s loop /s/loop; mkfifo /s/p",
-    )
-    .await;
-    let info = sandbox.stat("/s/d/f", false).await?;
-    assert_eq!((info.name.as_str(), info.path.as_str(), info.size, info.mode), ("f", "/s/d/f", 6, 0o2640));
-    assert_eq!((info.owner.as_str(), info.group.as_str(), info.modified), ("daemon", "mail", 1_000_000_000_000));
-    assert!(matches!(info.kind, FileKind::File));
-    assert!(matches!(sandbox.stat("/", false).await?.kind, FileKind::Directory));
-    // Symbolic links and their targets: relative, through other links, and below parents that are links.
-    for (path, target) in [("/s/l", "d"), ("/s/d/m", "../l/f"), ("/s/n", "/s/d/m"), ("/s/dangling", "no")] {
-        assert!(matches!(sandbox.stat(path, false).await?.kind, FileKind::Symlink(text) if text == target), "{path}");
-    }
-    for path in ["/s/d/m", "/s/n", "/s/l/m", "/s/l/../n"] {
-        let info = sandbox.stat(path, true).await?;
-        assert!(matches!(info.kind, FileKind::File) && info.size == 6 && info.path == path, "{path}: {info:?}");
-    }
-    assert!(matches!(sandbox.stat("/s/l", true).await?.kind, FileKind::Directory));
-    for follow in [true, false] {
-        assert_eq!(fault(sandbox.stat("/s/no", follow).await), FileFault::NotFound);
-        assert_eq!(fault(sandbox.stat("/s/d/f/g", follow).await), FileFault::NotADirectory);
-    }
-    assert_eq!(fault(sandbox.stat("/s/dangling", true).await), FileFault::NotFound);
-    assert!(matches!(fault(sandbox.stat("/s/loop", true).await), FileFault::Other(_)));
-
-    let names = async |path: &str| {
-        let entries = sandbox.list_directory(path).await?;
-        Result::Ok(entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
-    };
-    assert_eq!(names("/s").await?, ["d", "dangling", "l", "loop", "n", "p"]);
-    assert_eq!(names("/s/l").await?, ["e", "f", "m"], "a link to a directory should be followed");
-    assert_eq!(names("/s/d/e").await?, Vec::<String>::new());
-    assert_eq!(fault(sandbox.list_directory("/s/no").await), FileFault::NotFound);
-    assert_eq!(fault(sandbox.list_directory("/s/d/f").await), FileFault::NotADirectory);
     Ok(())
 }
 
@@ -248,105 +119,6 @@ async fn a_large_directory_is_listed_once() -> Result<()> {
     let found: Vec<_> = sandbox.list_directory("/many").await?.into_iter().map(|entry| entry.name).collect();
     assert!(found == expected, "{} of {ENTRIES} entries", found.len());
     assert_eq!(calls()[0], 2);
-    Ok(())
-}
-
-/// Moves follow rename(2), and fail without `replace` if the target exists.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moves_follow_rename_2() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    let fresh = "rm -rf /m; mkdir -p /m/full/x /m/empty /m/dir/inside; echo a >/m/a; echo b >/m/b
-                 ln -s dir /m/link; ln -s no /m/dangling; ln /m/a /m/same";
-    sh(&sandbox, fresh).await;
-    sandbox.rename("/m/a", "/m/-new name\n", false).await?;
-    assert_eq!(sh(&sandbox, "cat '/m/-new name\n'; [ -e /m/a ] || echo gone").await, "a\ngone\n");
-    let cases = [
-        // The source, the target, and the fault with `replace`.
-        ("/m/a", "/m/b", None),
-        ("/m/a", "/m/dangling", None),
-        ("/m/a", "/m/link", None),
-        ("/m/link", "/m/b", None),
-        ("/m/dangling", "/m/b", None),
-        ("/m/dir", "/m/empty", None),
-        ("/m/a", "/m/same", None),
-        ("/m/a", "/m/a", None),
-        ("/m/empty", "/m/empty", None),
-        ("/m/dir", "/m/full", Some(FileFault::NotEmpty)),
-        ("/m/a", "/m/empty", Some(FileFault::IsADirectory)),
-        ("/m/dir", "/m/b", Some(FileFault::NotADirectory)),
-    ];
-    for (from, to, expected) in cases {
-        sh(&sandbox, fresh).await;
-        let there = "find /m | sort; cat /m/a /m/b";
-        let before = sh(&sandbox, there).await;
-        assert_eq!(fault(sandbox.rename(from, to, false).await), FileFault::AlreadyExists, "{from} {to}");
-        assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: the files should not change");
-        let moved = sandbox.rename(from, to, true).await;
-        match expected {
-            Some(expected) => {
-                assert_eq!(fault(moved), expected, "{from} {to}");
-                assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: the files should not change");
-            }
-            None => {
-                moved?;
-                let path = |shown: &str| shown.lines().filter(|line| *line == from || *line == to).count();
-                let left = path(&sh(&sandbox, "find /m").await);
-                // Two hard links to one file stay two.
-                assert_eq!(left, if to == "/m/same" { 2 } else { 1 }, "{from} {to}");
-            }
-        }
-    }
-    sh(&sandbox, fresh).await;
-    sandbox.rename("/m/a", "/m/link", true).await?;
-    assert_eq!(
-        sh(&sandbox, "cat /m/link; ls /m/dir").await,
-        "a\ninside\n",
-        "the link should be replaced, not followed"
-    );
-    assert_eq!(fault(sandbox.rename("/m/no", "/m/x", true).await), FileFault::NotFound);
-    assert_eq!(fault(sandbox.rename("/m/b", "/m/no/x", true).await), FileFault::NotFound);
-    assert_eq!(fault(sandbox.rename("/m/b", "/m/same/x", true).await), FileFault::NotADirectory);
-    Ok(())
-}
-
-/// Files are read and written as the user of the sandbox, so permissions of other users' files apply.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_of_another_user_are_refused() -> Result<()> {
-    let world = World::start().await;
-    let lines = "RUN useradd -m -u 4321 worker && mkdir /mine && chmod 700 /mine && touch /mine/f && chmod 600 /etc/hostname\nUSER worker";
-    let sandbox = world.sandbox_of(ImageSpec::dockerfile(format!("FROM debian\n{lines}"))).await;
-    let denied = FileFault::PermissionDenied;
-    assert_eq!(fault(sandbox.read_file("/mine/f", 1).await), denied);
-    assert_eq!(fault(sandbox.write_file("/mine/g", "x", WriteOptions::default()).await), denied);
-    assert_eq!(fault(sandbox.write_file("/etc/g", "x", options(WriteMode::CreateNew, None)).await), denied);
-    assert_eq!(fault(sandbox.write_file("/etc/passwd", "x", options(WriteMode::Append, None)).await), denied);
-    assert_eq!(fault(sandbox.make_directory("/etc/new", false).await), denied);
-    assert_eq!(fault(sandbox.remove("/etc/passwd", false).await), denied);
-    assert_eq!(fault(sandbox.rename("/etc/passwd", "/tmp/p", false).await), denied);
-    assert_eq!(fault(sandbox.make_symlink("/etc/link", "x").await), denied);
-    assert_eq!(fault(sandbox.set_permissions("/etc/passwd", 0o666).await), denied);
-    assert_eq!(fault(sandbox.list_directory("/mine").await), denied);
-    let local = Local::new("denied");
-    let down = sandbox.download_directory("/mine", &local.0, |_| ()).await;
-    assert_eq!(fault(down), denied);
-    std::fs::write(local.0.join("f"), "x").expect("cannot write the file");
-    assert_eq!(fault(sandbox.upload_directory(&local.0, "/etc/new", |_| ()).await), denied);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_to_a_full_device_report_no_space() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    // A device that is always full.
-    sh(&sandbox, "[ -c /dev/full ] || mknod /dev/full c 1 7").await;
-    for (mode, permissions) in
-        [(WriteMode::Replace, None), (WriteMode::Replace, Some(0o666)), (WriteMode::Append, None)]
-    {
-        let written = sandbox.write_file("/dev/full", "x", options(mode, permissions)).await;
-        assert_eq!(fault(written), FileFault::NoSpace, "{mode:?} {permissions:?}");
-    }
     Ok(())
 }
 
@@ -467,29 +239,14 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn directory_trees_are_uploaded_and_downloaded() -> Result<()> {
+async fn a_directory_tree_needs_one_command_each_way() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let local = Local::new("tree");
     let (from, back) = (local.0.join("from"), local.0.join("back"));
-    let long = "n".repeat(200);
-    std::fs::create_dir_all(from.join("a b/ü/empty")).expect("cannot create the directories");
-    std::fs::create_dir_all(from.join(&long).join(&long)).expect("cannot create the directories");
-    for (name, content, mode) in [
-        ("plain", "x", 0o644),
-        ("a b/run.sh", "#!/bin/sh\n", 0o755),
-        ("a b/ü/secret", "", 0o600),
-        (&*format!("{long}/{long}/{long}"), "deep", 0o640),
-    ] {
-        let path = from.join(name);
-        std::fs::write(&path, content).expect("cannot write the file");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("cannot set the permissions");
-    }
+    std::fs::create_dir_all(&from).expect("cannot create the directory");
+    std::fs::write(from.join("plain"), "x").expect("cannot write the file");
     std::fs::write(from.join("large"), pattern(0, 3 << 20)).expect("cannot write the file");
-    symlink("plain", from.join("link")).expect("cannot create the link");
-    symlink("../plain", from.join("a b/up")).expect("cannot create the link");
-    symlink("nowhere", from.join("dangling")).expect("cannot create the link");
-
     let execs = |sandbox: &Sandbox| {
         let tables = world.emulator.state().tables.lock();
         tables.sandboxes[sandbox.id()].execs.lock().len()
@@ -499,27 +256,34 @@ async fn directory_trees_are_uploaded_and_downloaded() -> Result<()> {
     let sent = sandbox.upload_directory(&from, "/made/up/tree", |length| told += length).await?;
     assert_eq!(execs(&sandbox) - before, 1, "an upload should need one exec");
     assert_eq!(sent, told);
-    assert_eq!(sh(&sandbox, "stat -c '%U %a' '/made/up/tree/a b/run.sh'").await, "root 755\n");
+    assert_eq!(sh(&sandbox, "stat -c '%U %a' /made/up/tree/plain").await, "root 644\n");
     let before = execs(&sandbox);
     let unpacked = sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
     assert_eq!(execs(&sandbox) - before, 1, "a download should need one exec");
     assert_eq!((unpacked.skipped, unpacked.examples.len()), (0, 0), "{unpacked:?}");
     assert_eq!(tree(&from), tree(&back));
-    // A download into an existing directory keeps the other files.
+    Ok(())
+}
+
+/// What the host does with local files is the same for all providers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_keeps_other_local_files() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let local = Local::new("local");
+    let back = local.0.join("back");
+    sandbox.write_file("/tree/plain", "x", WriteOptions::default()).await?;
+    std::fs::create_dir_all(&back).expect("cannot create the directory");
     std::fs::write(back.join("plain"), "changed").expect("cannot write the file");
     std::fs::write(back.join("mine"), "stays").expect("cannot write the file");
-    sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
+    sandbox.download_directory("/tree", &back, |_| ()).await?;
     assert_eq!(std::fs::read(back.join("plain")).expect("cannot read the file"), b"x");
     assert_eq!(std::fs::read(back.join("mine")).expect("cannot read the file"), b"stays");
-
-    assert_eq!(fault(sandbox.download_directory("/no/such", &back, |_| ()).await), FileFault::NotFound);
-    assert_eq!(fault(sandbox.download_directory("/made/up/tree/plain", &back, |_| ()).await), FileFault::NotADirectory);
-    assert_eq!(fault(sandbox.upload_directory(&from, "/made/up/tree/plain", |_| ()).await), FileFault::NotADirectory);
     let error = refused(sandbox.upload_directory(&local.0.join("no"), "/x", |_| ()).await, &["no"]);
     assert!(matches!(error.kind(), Kind::Io(std::io::ErrorKind::NotFound)), "{error:?}");
     let file = local.0.join("file");
     std::fs::write(&file, "x").expect("cannot write the file");
-    refused(sandbox.download_directory("/made/up/tree", &file, |_| ()).await, &["file"]);
+    refused(sandbox.download_directory("/tree", &file, |_| ()).await, &["file"]);
     Ok(())
 }
 
@@ -630,33 +394,21 @@ async fn a_hostile_archive_stays_below_the_destination() -> Result<()> {
     Ok(())
 }
 
-/// Files whose open would block for ever are refused at once.
+/// Other providers may read a pipe without a writer as an empty file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pipes_and_sockets_are_refused_at_once() -> Result<()> {
+async fn reads_of_pipes_are_refused_and_leave_no_process() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sh(&sandbox, "mkdir /s; mkfifo /s/pipe; ln -s pipe /s/link").await;
-    let mut listener =
-        sandbox.spawn(ExecSpec::new(["python3", "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/s/socket'); print('ready', flush=True); time.sleep(1000)"])).await?;
-    use tokio::io::AsyncReadExt as _;
-    listener.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
-    let is_special = |fault: FileFault| matches!(fault, FileFault::Other(_));
     for name in ["/s/pipe", "/s/link"] {
-        assert!(is_special(fault(sandbox.read_file(name, 10).await)), "{name}");
-        assert!(is_special(fault(sandbox.write_file(name, "x", WriteOptions::default()).await)), "{name}");
-        let append = sandbox.write_file(name, "x", options(WriteMode::Append, None)).await;
-        assert!(is_special(fault(append)), "{name}");
+        assert!(matches!(fault(sandbox.read_file(name, 10).await), FileFault::Other(_)), "{name}");
+        let written = sandbox.write_file(name, "x", WriteOptions::default()).await;
+        assert!(matches!(fault(written), FileFault::Other(_)), "{name}");
     }
-    assert!(is_special(fault(sandbox.read_file("/s/socket", 10).await)));
-    assert!(is_special(fault(sandbox.write_file("/s/socket", "x", WriteOptions::default()).await)));
-    let kinds: Vec<_> = sandbox.list_directory("/s").await?.into_iter().map(|entry| entry.kind).collect();
-    let other = |kind: &str| FileKind::Other(kind.to_string());
-    assert_eq!(kinds, [FileKind::Symlink("pipe".to_string()), other("pipe"), other("socket")]);
-    assert_eq!(sandbox.stat("/dev/null", false).await?.kind, other("character device"));
     // The helper processes of the refused operations have ended.
     let left = "pgrep -f '^/__modal/[.]bin/modal-sandbox-fs-tools'";
     sh(&sandbox, &format!("for n in $(seq 300); do {left} || exit 0; sleep 0.1; done; exit 1")).await;
-    listener.kill().await
+    Ok(())
 }
 
 /// Names of programs that an unprivileged user may have placed in directories of the image's PATH.
@@ -803,81 +555,4 @@ fn tarfile_header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     header
-}
-
-/// A file that grows while its tree is read does not damage the archive.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_download_tolerates_files_that_grow() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    sh(&sandbox, "mkdir /t; head -c 30000000 /dev/zero >/t/a; echo end >/t/z").await;
-    let mut writer = sandbox.spawn(ExecSpec::shell("echo ready; while :; do echo more >>/t/log; done")).await?;
-    use tokio::io::AsyncReadExt as _;
-    writer.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
-    let local = Local::new("changing");
-    sandbox.download_directory("/t", &local.0, |_| ()).await?;
-    assert_eq!(std::fs::read(local.0.join("z")).expect("cannot read the file"), b"end\n");
-    assert!(local.0.join("log").exists());
-    writer.kill().await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_reports_changes() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    sh(&sandbox, "mkdir -p /w/sub").await;
-    let wait = Duration::from_secs(60);
-    assert_eq!(sandbox.watch("/w", "watch-1", true, 0, Duration::ZERO).await?.events.len(), 0);
-    // The watch starts some time after the call returns, so files are changed until the first event arrives.
-    let mut position = 0;
-    let mut number = 0;
-    loop {
-        number += 1;
-        sh(&sandbox, &format!("touch /w/sub/early-{number}")).await;
-        let page = sandbox.watch("/w", "watch-1", true, position, Duration::from_millis(50)).await?;
-        position = page.next;
-        if page.events.iter().any(|event| matches!(event.kind, FileEventKind::Created)) {
-            break;
-        }
-    }
-    let start = position;
-    sh(&sandbox, "echo x >/w/sub/new; mv /w/sub/new /w/sub/newer; rm /w/sub/newer").await;
-    let see = async |provider: &sandbox_host::Provider, mut position: u64| {
-        let sandbox = provider.sandbox(sandbox.id());
-        let mut seen = Vec::new();
-        while !seen.iter().any(|text: &String| text.starts_with("removed") && text.contains("newer")) {
-            let page = sandbox.watch("/w", "watch-1", true, position, wait).await?;
-            position = page.next;
-            for event in page.events {
-                let kind = match event.kind {
-                    FileEventKind::Created => "created",
-                    FileEventKind::Modified => "modified",
-                    FileEventKind::Removed => "removed",
-                    FileEventKind::Accessed => continue,
-                    FileEventKind::Other(_) => "other",
-                };
-                seen.push(format!("{kind} {}", event.paths.join(" ")));
-            }
-        }
-        Result::Ok((seen, position))
-    };
-    let (seen, position) = see(&world.provider, start).await?;
-    assert!(seen.contains(&"created /w/sub/new".to_string()), "{seen:?}");
-    assert!(seen.iter().any(|text| text.starts_with("modified /w/sub/new")), "{seen:?}");
-    // Another instance sees the same events from the same position.
-    let other = World::provider(&world.emulator.url()).await?;
-    assert_eq!(see(&other, start).await?.0, seen);
-    sandbox.signal("watch-1", Signal::TERM).await?;
-    let mut at = position;
-    loop {
-        let page = sandbox.watch("/w", "watch-1", true, at, wait).await?;
-        at = page.next;
-        if page.end {
-            break;
-        }
-    }
-    assert_eq!(fault(sandbox.watch("/no/such", "watch-2", false, 0, wait).await), FileFault::NotFound);
-    refused(sandbox.watch("/w", "main", false, 0, wait).await, &["main"]);
-    refused(sandbox.watch("/w", "two words", false, 0, wait).await, &["two words"]);
-    Ok(())
 }

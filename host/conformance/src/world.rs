@@ -40,7 +40,8 @@ pub(crate) const PROGRAMS: [&str; 7] = ["sh", "echo", "cat", "sleep", "exit", "e
 
 /// Further programs that checks use if the sandbox has them. The shell looks for them.
 /// Some shells have them inside, so only command lines use them.
-pub(crate) const TOOLS: [&str; 8] = ["chmod", "date", "head", "id", "mkdir", "nc", "stty", "uname"];
+pub(crate) const TOOLS: [&str; 12] =
+    ["chmod", "chown", "date", "head", "id", "ln", "mkdir", "mkfifo", "nc", "stty", "touch", "uname"];
 
 /// The image that the checks build from if the chosen image has no name.
 const BASE: &str = "debian";

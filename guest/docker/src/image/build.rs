@@ -18,7 +18,7 @@ use sandbox_provider_kit::{
 use super::{
     BUILT, Base, Plan, Ready,
     content::Contents,
-    context::{DOCKERFILE, archive},
+    context::{Broken, DOCKERFILE, archive},
     inspect, is_for, missing,
 };
 use crate::{
@@ -170,9 +170,16 @@ async fn build(
         _ => String::new(),
     };
     let mut left = DISTURBED_REPEATS;
+    let broken = Broken::default();
+    // The engine or the connection only says that the body of the request ended early.
+    let cause = |error: Error| broken.take().unwrap_or(error);
     let failure = loop {
-        let response = engine.open_with(call.clone(), archive(contents.clone(), dockerfile)).await?;
+        let context = archive(contents.clone(), dockerfile, &broken);
+        let response = engine.open_with(call.clone(), context).await?;
         let response = response.map_err(|refusal| {
+            if let Some(cause) = broken.take() {
+                return cause;
+            }
             let mut error = failed(&refusal, "build the image");
             if matches!(refusal.status(), Some(400 | 500)) {
                 error.kind = ErrorKind::BuildFailed;
@@ -180,7 +187,7 @@ async fn build(
             }
             error
         })?;
-        match follow(response.body, log).await? {
+        match follow(response.body, log).await.map_err(cause)? {
             Some(text) if left > 0 && engine.flavor().await?.is_disturbed(&text) => left -= 1,
             failure => break failure,
         }

@@ -1,11 +1,12 @@
 //! The body of a build request: a tar archive with the Dockerfile and the files of its context, which are read from the store
 //! while it is sent.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use sandbox_provider_kit::{
+    Error,
     api::wit::{ContextFile, Dockerfile},
     platform::{Body, Frame},
 };
@@ -19,20 +20,24 @@ pub const DOCKERFILE: &str = ".harness-sandbox.Dockerfile";
 /// The size of a block of an archive, in bytes.
 const BLOCK: usize = 512;
 
-/// Returns the archive.
+/// Why an archive could not be sent to its end: the error that its body reports as text only.
+pub type Broken = Rc<RefCell<Option<Error>>>;
+
+/// Returns the archive. If a content cannot be read, writes the error to `broken`.
 #[must_use]
-pub fn archive(contents: Rc<Contents>, dockerfile: &Dockerfile) -> Body {
+pub fn archive(contents: Rc<Contents>, dockerfile: &Dockerfile, broken: &Broken) -> Body {
     let mut head = tar::headers(DOCKERFILE, 0o644, dockerfile.text.len() as u64);
     head.extend_from_slice(dockerfile.text.as_bytes());
     head.resize(head.len() + tar::padding(dockerfile.text.len() as u64), 0);
     let files: Vec<ContextFile> = dockerfile.context.clone();
-    let files = stream::iter(files).flat_map(move |file| one(contents.clone(), file));
+    let broken = broken.clone();
+    let files = stream::iter(files).flat_map(move |file| one(contents.clone(), file, broken.clone()));
     let frame = |bytes: Vec<u8>| Ok(Frame::Data(Bytes::from(bytes)));
     Box::pin(stream::iter([frame(head)]).chain(files).chain(stream::iter([frame(tar::END.to_vec())])))
 }
 
 /// Returns the part of the archive with one file.
-fn one(contents: Rc<Contents>, file: ContextFile) -> Body {
+fn one(contents: Rc<Contents>, file: ContextFile, broken: Broken) -> Body {
     let header = tar::headers(&file.path, file.mode, file.content.size);
     let padding = tar::padding(file.content.size);
     let size = file.content.size;
@@ -40,7 +45,11 @@ fn one(contents: Rc<Contents>, file: ContextFile) -> Body {
         stream::once(async move { contents.open(&file.content.sha256, &file.path).await }).flat_map(move |opened| {
             let pieces: Body = match opened {
                 Ok(body) => Box::pin(pieces(body, size)),
-                Err(error) => Box::pin(stream::iter([Err(error.message.clone())])),
+                Err(error) => {
+                    let text = error.message.clone();
+                    *broken.borrow_mut() = Some(error);
+                    Box::pin(stream::iter([Err(text)]))
+                }
             };
             pieces
         });

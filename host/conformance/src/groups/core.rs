@@ -43,7 +43,10 @@ checks! {
     "core.workdir" ["exec", "create.workdir", "program:sh"] "sandbox-spec: `workdir` is the working directory of commands" => workdir;
     "core.lifetime" ["create.lifetime"] "sandbox-spec: the sandbox ends after `lifetime`, with the reason `lifetime`" => lifetime;
     "core.idle-timeout" ["create.idle-timeout"] "sandbox-spec: the sandbox ends after `idle-timeout` without an exec, with the reason `idle`" => idle;
+    "core.set-name" ["create.names", "find"] "set-name: names a sandbox without a name; idempotent" => set_name;
     "core.entry-point" ["create.command", "program:sh"] "end-reason: `finished` with the exit code of the entry point" => entry_point;
+    "core.entry-point-killed" ["create.command", "program:sh"] "end-reason: 128 + N as the exit code of an entry point that signal N killed" => entry_point_killed;
+    "core.entry-point-missing" ["create.command"] "end-reason: 127, or `failed-to-start`, if the program of the entry point does not exist" => entry_point_missing;
     "core.readiness" ["create.readiness", "exec", "program:sh"] "wait-ready: returns false until the probe succeeds, then true" => readiness;
     "core.readiness-of-port" ["create.readiness", "create.command", "program:sh"] "readiness: `tcp` if the port accepts a connection" => readiness_of_port;
     "core.no-readiness-probe" ["create.readiness"] "wait-ready: fails with `conflict` if the sandbox has no probe" => no_probe;
@@ -214,20 +217,34 @@ async fn list_pages(case: Arc<Case>) -> Outcome {
     for _ in 0..3 {
         made.insert(case.sandbox().await?.id().to_owned());
     }
-    let (mut seen, mut cursor) = (HashSet::new(), None);
+    let mut orders = Vec::new();
+    for max in [2, 1, 1000] {
+        let mut found = on_pages(&case, max).await?;
+        found.retain(|id| made.contains(id));
+        let missing = made.len() - found.len();
+        ensure!(missing == 0, "with pages of {max}, {missing} of {} sandboxes are on no page", made.len());
+        orders.push(found);
+    }
+    let same = orders.iter().all(|order| *order == orders[0]);
+    ensure!(same, "the order depends on the size of the pages: {orders:?}");
+    Ok(())
+}
+
+/// Returns the ids of all sandboxes of this run, in the order of pages of this size.
+async fn on_pages(case: &Case, max: u32) -> Outcome<Vec<String>> {
+    let (mut found, mut seen, mut cursor) = (Vec::new(), HashSet::new(), None);
     // Other checks create sandboxes at the same time, so the number of pages is not known. It is bounded all the same.
     for _ in 0..2000 {
-        let page = case.provider.list_page(&case.filter(), cursor, 2).await?;
-        ensure!(page.items.len() <= 2, "a page with `max` 2 has {} sandboxes", page.items.len());
+        let page = case.provider.list_page(&case.filter(), cursor, max).await?;
+        ensure!(page.items.len() <= max as usize, "a page with `max` {max} has {} sandboxes", page.items.len());
         for info in page.items {
             ensure!(seen.insert(info.id.clone()), "{} stands on two pages", info.id);
+            found.push(info.id);
         }
-        let Some(next) = page.next else {
-            let missing = made.difference(&seen).count();
-            ensure!(missing == 0, "{missing} of {} sandboxes are on no page", made.len());
-            return Ok(());
-        };
-        cursor = Some(next);
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
+        }
     }
     failed("the list had not ended after 2000 pages")
 }
@@ -238,7 +255,8 @@ async fn list_ended(case: Arc<Case>) -> Outcome {
     ensure!(found.iter().all(|info| info.id != ended.id()), "an ended sandbox is listed as running");
     let all = ListFilter { include_ended: true, ..case.filter() };
     for info in listed(&case, &all).await?.iter().filter(|info| info.id == ended.id()) {
-        ensure!(matches!(info.state, SandboxState::Ended(_)), "an ended sandbox is listed with {:?}", info.state);
+        let right = matches!(info.state, SandboxState::Ended(EndReason::Terminated));
+        ensure!(right, "a terminated sandbox is listed with {:?}", info.state);
     }
     Ok(())
 }
@@ -378,6 +396,50 @@ async fn idle(case: Arc<Case>) -> Outcome {
     let sandbox = case.create(case.spec().idle_timeout(Duration::from_secs(2))).await?;
     let ended = sandbox.wait_for(END).await?;
     ensure!(matches!(ended, Some(EndReason::Idle)), "an idle time of 2 s led to {ended:?} within {END:?}");
+    Ok(())
+}
+
+async fn set_name(case: Arc<Case>) -> Outcome {
+    let (sandbox, other, name) = (case.sandbox().await?, case.sandbox().await?, free_name());
+    for provider in [case.provider.clone(), case.other().await?] {
+        match provider.sandbox(sandbox.id()).set_name(&name).await {
+            Err(error) if *error.kind() == Kind::Unsupported => {
+                return Err(Stop::Skipped("a sandbox can only be named when it is created".to_owned()));
+            }
+            named => named?,
+        }
+        let found = provider.find(&name).await?;
+        ensure!(
+            found.sandbox.id() == sandbox.id(),
+            "`find` returned {} instead of {}",
+            found.sandbox.id(),
+            sandbox.id()
+        );
+    }
+    refused("`set-name` with another name", sandbox.set_name(&free_name()).await, &Kind::Conflict)?;
+    refused("`set-name` with a name that is taken", other.set_name(&name).await, &Kind::AlreadyExists)?;
+    refused("`set-name` with two words", other.set_name("two words").await, &Kind::InvalidArgument)?;
+    refused("`set-name` of an unknown sandbox", unknown(&case).await?.set_name(&free_name()).await, &Kind::NotFound)?;
+    Ok(())
+}
+
+async fn entry_point_killed(case: Arc<Case>) -> Outcome {
+    let sandbox = case.create(case.spec().command(["/bin/sh", "-c", "kill -9 $$"])).await?;
+    let ended = sandbox.wait_for(END).await?;
+    ensure!(matches!(ended, Some(EndReason::Finished(137))), "an entry point killed by signal 9 led to {ended:?}");
+    Ok(())
+}
+
+async fn entry_point_missing(case: Arc<Case>) -> Outcome {
+    // The provider may find out before the sandbox exists.
+    let made = case.try_create(case.spec().command(["/conformance/no/such/program"])).await;
+    let sandbox = match made {
+        Err(error) if matches!(error.kind(), Kind::InvalidArgument | Kind::NotFound) => return Ok(()),
+        made => made?.sandbox,
+    };
+    let ended = sandbox.wait_for(END).await?;
+    let fits = matches!(ended, Some(EndReason::Finished(127) | EndReason::FailedToStart(_)));
+    ensure!(fits, "an entry point that does not exist led to {ended:?}");
     Ok(())
 }
 

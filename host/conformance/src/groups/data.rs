@@ -13,8 +13,9 @@ use crate::world::Case;
 checks! {
     "data.run-every-byte" ["exec", "program:cat"] "captured: output is bytes, not text" => run_every_byte;
     "data.run-sizes" ["exec", "program:cat"] "run: input and output of sizes around 64 KiB arrive unchanged" => run_sizes;
-    "data.run-large" ["exec", "program:cat"] "run: 10 MB of input and output arrive unchanged" => run_large;
+    "data.run-large" ["exec", "program:cat"] "run: 20 MB of input and output arrive unchanged" => run_large;
     "data.run-limit-border" ["exec", "program:cat"] "output-limits: a limit can lie anywhere in the data" => run_limit_border;
+    "data.run-beyond-limit" ["exec", "program:sh", "program:head"] "output-limits: larger values count as 32 MiB; `total` counts all" => run_beyond_limit;
     "data.process-sizes" ["processes", "program:cat"] "read-output: sizes around 64 KiB and 1 MiB arrive unchanged" => process_sizes;
     "data.file-every-byte" ["files"] "write-file: content is bytes, not text" => file_every_byte;
     "data.file-sizes" ["files"] "write-file: sizes from 0 to beyond 1 MiB arrive unchanged" => file_sizes;
@@ -52,7 +53,7 @@ async fn run_sizes(case: Arc<Case>) -> Outcome {
 }
 
 async fn run_large(case: Arc<Case>) -> Outcome {
-    run_cat(&case, pattern(5, 10_000_019)).await
+    run_cat(&case, pattern(5, 20_000_003)).await
 }
 
 async fn run_limit_border(case: Arc<Case>) -> Outcome {
@@ -67,6 +68,19 @@ async fn run_limit_border(case: Arc<Case>) -> Outcome {
             ensure!(total == data.len() as u64, "with a limit of {max}, `total` is {total} instead of {}", data.len());
         }
     }
+    Ok(())
+}
+
+async fn run_beyond_limit(case: Arc<Case>) -> Outcome {
+    const SIZE: usize = 40_000_000;
+    let command = ExecSpec::shell(format!("head -c {SIZE} /dev/zero"));
+    let result = case.shared().await?.run_with(command, [], limits(u64::MAX, Keep::Tail)).await?;
+    exited("`head`", &result.verdict, 0)?;
+    let (kept, total) = (result.stdout.data.len(), result.stdout.total);
+    // A host may collect more than the limit of one call by several calls.
+    ensure!(total == SIZE as u64, "`total` of {SIZE} bytes is {total}");
+    ensure!((32 << 20..=SIZE).contains(&kept), "{kept} bytes of {SIZE} were kept, and the limit is 32 MiB");
+    ensure!(result.stdout.data.iter().all(|byte| *byte == 0), "the output has other bytes than were printed");
     Ok(())
 }
 

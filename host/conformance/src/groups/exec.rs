@@ -22,6 +22,7 @@ checks! {
     "exec.no-input-ends" ["exec", "program:cat"] "run: a command without input reads end of file" => no_input;
     "exec.input" ["exec", "program:cat"] "run: writes all input" => input;
     "exec.unread-input" ["exec", "program:echo"] "run: a program need not read its input" => unread_input;
+    "exec.input-in-part" ["exec", "program:sh", "program:head"] "run: a program may read a part of its input, or close it" => input_in_part;
     "exec.limit-keeps-head" ["exec", "program:cat"] "output-limits: `head` keeps the first bytes, and `total` counts all" => keeps_head;
     "exec.limit-keeps-tail" ["exec", "program:cat"] "output-limits: `tail` keeps the last bytes, and `total` counts all" => keeps_tail;
     "exec.limit-of-each-stream" ["exec", "program:sh"] "output-limits: each stream has its own limit" => own_limits;
@@ -37,6 +38,7 @@ checks! {
     "exec.discarded-output" ["exec", "program:sh"] "output-mode: `discard` drops the output, and the program goes on" => discarded;
     "exec.time-limit" ["exec", "exec.deadline", "program:sleep"] "exec-spec: after `timeout` the command is killed, with the verdict `deadline`" => time_limit;
     "exec.time-limit-not-reached" ["exec", "exec.deadline"] "exec-spec: a command that ends in time has its exit code" => in_time;
+    "exec.time-limit-and-signal" ["exec", "exec.deadline", "program:sh"] "verdict: a command that a signal killed before its time limit is `signaled`" => signal_in_time;
     "exec.time-limit-kills-children" ["exec", "exec.deadline", "program:sh", "program:cat", "program:sleep"] "exec-spec: after `timeout` all processes of the command are killed" => kills_children;
     "exec.user" ["exec", "exec.user", "program:sh", "program:id"] "exec-spec: `user` is the user of the command, by name or number" => user;
     "exec.unknown-user" ["exec", "exec.user"] "error: for a user that the image does not have, the subject is `user`" => unknown_user;
@@ -152,9 +154,24 @@ async fn input(case: Arc<Case>) -> Outcome {
 }
 
 async fn unread_input(case: Arc<Case>) -> Outcome {
-    let input = vec![b'x'; 1_000_000];
-    let result = case.shared().await?.run_with(ExecSpec::new(["echo", "x"]), input, OutputLimits::default()).await?;
-    printed("`echo` with input that it does not read", &result, "x\n")
+    // The larger input needs several calls of a provider with `processes`.
+    for size in [1_000_000, 20_000_000] {
+        let (command, input) = (ExecSpec::new(["echo", "x"]), vec![b'x'; size]);
+        let result = case.shared().await?.run_with(command, input, OutputLimits::default()).await?;
+        printed(&format!("`echo` with {size} bytes of input, which it does not read"), &result, "x\n")?;
+    }
+    Ok(())
+}
+
+async fn input_in_part(case: Arc<Case>) -> Outcome {
+    for (line, expected) in [("head -c 3", "xxx"), ("exec 0<&-; echo closed", "closed\n")] {
+        for size in [1_000_000, 20_000_000] {
+            let (command, input) = (ExecSpec::shell(line), vec![b'x'; size]);
+            let result = case.shared().await?.run_with(command, input, OutputLimits::default()).await?;
+            printed(&format!("`{line}` with {size} bytes of input"), &result, expected)?;
+        }
+    }
+    Ok(())
 }
 
 async fn kept(case: &Case, keep: Keep) -> Outcome {
@@ -186,7 +203,10 @@ async fn own_limits(case: Arc<Case>) -> Outcome {
     let command = ExecSpec::shell("printf 123456; printf abcdef >&2");
     let result = case.shared().await?.run_with(command, [], limits).await?;
     same("standard output with a limit of 4", &result.stdout.data, b"1234")?;
-    same("standard error with a limit of 2", &result.stderr.data, b"ab")
+    same("standard error with a limit of 2", &result.stderr.data, b"ab")?;
+    let totals = (result.stdout.total, result.stderr.total);
+    ensure!(totals == (6, 6), "the totals of two streams of 6 bytes are {totals:?}");
+    Ok(())
 }
 
 async fn repeated_run(case: Arc<Case>) -> Outcome {
@@ -257,11 +277,20 @@ async fn environment(case: Arc<Case>) -> Outcome {
     let value = "a=b\n'\"$x `id` ü \\";
     let command = ExecSpec::shell(r#"printf '%s|%s' "$ONE" "$TWO""#).env("ONE", value).env("TWO", "x").env("TWO", "");
     printed("two variables", &case.shared().await?.run(command).await?, format!("{value}|"))?;
-    let command = ExecSpec::new(["env"]).env("dotted.name", "value of it");
-    let result = case.shared().await?.run(command).await?;
-    let text = String::from_utf8_lossy(&result.stdout.data).into_owned();
-    let found = text.lines().any(|line| line == "dotted.name=value of it");
-    ensure!(found, "the variable `dotted.name` is not in the environment");
+    let command = ExecSpec::new(["env"]).env("dotted.name", "value of it").env("1A", "x");
+    // A provider may start the program in another way if it has a directory or a user of its own.
+    let mut commands = vec![("", command.clone()), (" with a directory of its own", command.clone().cwd("/"))];
+    if case.declares("exec.user") && case.other_user().await.is_ok() {
+        commands.push((" of another user", command.user(OTHER_USER)));
+    }
+    for (what, command) in commands {
+        let command = ExecSpec { id: fresh_id(), ..command };
+        let result = case.shared().await?.run(command).await?;
+        let text = String::from_utf8_lossy(&result.stdout.data).into_owned();
+        for line in ["dotted.name=value of it", "1A=x"] {
+            ensure!(text.lines().any(|found| found == line), "the environment of a command{what} lacks `{line}`");
+        }
+    }
     Ok(())
 }
 
@@ -269,14 +298,17 @@ async fn directory(case: Arc<Case>) -> Outcome {
     case.needs_tmp().await?;
     let sandbox = case.create(case.spec().workdir("/tmp")).await?;
     case.sh(&sandbox, "mkdir -p '/tmp/deep/ -x $y'").await?;
-    let directories = [("/", "/"), ("deep", "/tmp/deep"), ("..", "/"), ("/tmp/deep/ -x $y", "/tmp/deep/ -x $y")];
+    let odd = "/tmp/deep/ -x $y";
+    let directories = [("/", "/"), ("deep", "/tmp/deep"), ("..", "/"), (odd, odd), ("deep/ -x $y", odd)];
     for (cwd, expected) in directories {
         let result = sandbox.run(ExecSpec::shell("pwd").cwd(cwd)).await?;
         printed(&format!("`pwd` in {cwd:?}"), &result, format!("{expected}\n"))?;
     }
-    let result = sandbox.run(ExecSpec::shell("pwd").cwd("/no/such")).await?;
-    let fails = matches!(result.verdict, Verdict::Exited(code) if code != 0);
-    ensure!(fails, "a command in a missing directory has the verdict {:?}", result.verdict);
+    for missing in ["/no/such", "no/such"] {
+        let result = sandbox.run(ExecSpec::shell("pwd").cwd(missing)).await?;
+        let fails = matches!(result.verdict, Verdict::Exited(code) if code != 0);
+        ensure!(fails, "a command in the missing directory {missing:?} has the verdict {:?}", result.verdict);
+    }
     Ok(())
 }
 
@@ -316,15 +348,40 @@ async fn in_time(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
+async fn signal_in_time(case: Arc<Case>) -> Outcome {
+    let command = ExecSpec::shell("kill -9 $$").timeout(Duration::from_secs(60));
+    let result = case.shared().await?.run(command).await?;
+    let right = matches!(result.verdict, Verdict::Signaled(9));
+    ensure!(right, "a command that ended by signal 9 before its time limit has the verdict {:?}", result.verdict);
+    Ok(())
+}
+
+/// Starts processes that ignore SIGTERM: a child, one whose parent has ended, one without environment, and, if the sandbox
+/// has the program, one in a session of its own. Prints `ready` when all of them run, and waits. Each appends to a file
+/// `/tmp/alive-…` for as long as it lives.
+pub(super) const TREE: &str = r#"
+lives() { echo "trap '' TERM; while :; do echo x >>/tmp/alive-$1; sleep 0.2; done"; }
+/bin/sh -c "$(lives child)" &
+(/bin/sh -c "$(lives orphan)" &)
+env -i /bin/sh -c "PATH=/bin:/usr/bin; $(lives bare)" &
+all='child orphan bare'
+if command -v setsid >/dev/null; then setsid /bin/sh -c "$(lives session)" & all="$all session"; fi
+for one in $all; do until [ -e /tmp/alive-$one ]; do sleep 0.1; done; done
+echo ready
+wait; sleep 600
+"#;
+
+/// The files of [`TREE`].
+pub(super) const TREE_FILES: &str = "/tmp/alive-*";
+
 async fn kills_children(case: Arc<Case>) -> Outcome {
     case.needs_tmp().await?;
     let sandbox = case.sandbox().await?;
-    // Each process appends to a file for as long as it lives.
-    let child = "(trap '' TERM; while :; do echo x >>/tmp/alive; sleep 0.2; done) & wait";
-    let command = ExecSpec::shell(child).timeout(Duration::from_secs(2));
+    let command = ExecSpec::shell(TREE).timeout(Duration::from_secs(5) * case.slowness());
     let result = sandbox.run(command).await?;
     ensure!(matches!(result.verdict, Verdict::Deadline), "the verdict is {:?}", result.verdict);
-    is_silent(&sandbox, "/tmp/alive").await
+    same("standard output before the time limit", &result.stdout.data, b"ready\n")?;
+    is_silent(&sandbox, TREE_FILES).await
 }
 
 /// Checks that a file does not grow any more, at the latest after 30 s.

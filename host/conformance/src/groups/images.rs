@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_host::types::{ExecSpec, ImageSpec, SandboxSpec};
+use sandbox_host::types::{Content, ContextFile, ExecSpec, ImageSource, ImageSpec, SandboxSpec};
 use sandbox_host::{BuildContext, Kind, LocalDockerfile, fresh_id};
 
-use crate::check::{Outcome, Stop, ensure, failed, pattern, printed, refused, told};
+use crate::check::{Outcome, Stop, ensure, failed, pattern, printed, refused, same, told};
 use crate::table::checks;
 use crate::world::{Case, altered};
 
@@ -26,8 +26,19 @@ checks! {
     "images.target" ["images", "image.dockerfile", "exec", "program:sh", "program:cat"] "dockerfile: `target` is the stage to build, or the last one" => target;
     "images.context" ["images", "image.dockerfile", "image.context", "exec", "program:cat"] "dockerfile: COPY copies the files of `context`, whose contents were uploaded" => context;
     "images.missing-content" ["images", "image.context"] "missing-content: a content that was uploaded is not missing any more" => missing_content;
+    "images.context-of-copy" ["images", "image.dockerfile", "image.context", "exec", "program:sh"] "dockerfile: without ignored files; a file that COPY does not use changes nothing" => context_of_copy;
+    "images.context-sent-once" ["images", "image.dockerfile", "image.context"] "missing-content: an unchanged context needs no upload and is the same image, a changed file only its own" => context_sent_once;
+    "images.bad-context" ["images", "image.dockerfile", "image.context"] "context-file: a path is relative, without `.` and `..`, and unique" => bad_context;
+    "images.context-not-uploaded" ["images", "image.dockerfile", "image.context"] "dockerfile: the contents of `context` must have been uploaded" => not_uploaded;
+    "images.copy-of-nothing" ["images", "image.dockerfile"] "dockerfile: COPY of a file that the context lacks fails" => copy_of_nothing;
+    "images.stages" ["images", "image.dockerfile", "exec", "program:sh", "program:cat"] "dockerfile: a stage copies from others, and `build-args` are values of ARG before FROM too" => stages;
+    "images.unknown-target" ["images", "image.dockerfile"] "dockerfile: a stage that does not exist is an error" => unknown_target;
     "images.failed-build" ["images", "image.dockerfile"] "read-build: fails with `build-failed` after the whole log has been read" => failed_build;
-    "images.bad-dockerfile" ["images", "image.dockerfile"] "dockerfile: text without FROM is `invalid-argument`" => bad_dockerfile;
+    "images.failed-create" ["images", "image.dockerfile"] "create: fails with `build-failed` if its image cannot be built" => failed_create;
+    "images.bad-dockerfile" ["images", "image.dockerfile"] "dockerfile: text without FROM is `invalid-argument`, and so is text with NUL" => bad_dockerfile;
+    "images.bad-reference" ["images", "image.registry"] "registry-image: an empty reference is `invalid-argument`" => bad_reference;
+    "images.workdir" ["images", "image.commands", "exec", "program:sh"] "built-image: the working directory of commands" => workdir;
+    "images.on-top" ["images", "image.commands", "exec", "program:sh", "program:cat"] "image-spec: `commands` on top of an image by its id" => on_top;
     "images.create-builds" ["images", "image.commands", "exec", "program:sh", "program:cat"] "create: builds an image that is not built yet" => create_builds;
     "images.unknown-extra" ["images"] "image-spec: an unknown name in `extra` is `invalid-argument`" => unknown_extra;
     "images.delete" ["images", "image.commands", "image.delete"] "delete-image: deletes an image; idempotent" => delete;
@@ -213,6 +224,12 @@ async fn missing_content(case: Arc<Case>) -> Outcome {
     let contents: Vec<_> = context.files().into_iter().map(|file| file.content).collect();
     let missing = case.provider.missing_content(&contents).await?;
     ensure!(missing.len() == 1, "of one new content, {} are missing", missing.len());
+    let none = case.provider.missing_content(&[]).await?;
+    ensure!(none.is_empty(), "of no content, {} are missing", none.len());
+    // More than a service takes in one request.
+    let content = |n: u32| Content { sha256: format!("{n:064x}"), size: 1, digests: contents[0].digests.clone() };
+    let missing = case.provider.missing_content(&(1..=1500).map(content).collect::<Vec<_>>()).await?;
+    ensure!(missing.len() == 1500, "of 1500 new contents, {} are missing", missing.len());
     case.provider.upload_context(&context).await?;
     for provider in [case.provider.clone(), case.other().await?] {
         let missing = provider.missing_content(&contents).await?;
@@ -229,6 +246,182 @@ async fn dockerfile(case: Arc<Case>) -> Outcome {
     is_marked(&case, ImageSpec::id(image), &mark).await
 }
 
+async fn context_of_copy(case: Arc<Case>) -> Outcome {
+    let (base, mark, folder) = (case.base().await?, fresh_id(), tempfile::tempdir()?);
+    let copies = "COPY src /conformance/src\nCOPY *.txt /conformance/\n";
+    let files = [
+        ("Dockerfile", format!("FROM {base}\n{copies}RUN chmod 755 /conformance\n")),
+        ("src/main", mark.clone()),
+        ("src/ignored.log", "no".to_owned()),
+        ("a.txt", "a".to_owned()),
+        ("unused/file", "not used".to_owned()),
+        (".dockerignore", "**/*.log\n".to_owned()),
+    ];
+    let first = local(&case, folder.path(), &files, |dockerfile| dockerfile).await?;
+    let sandbox = case.create(SandboxSpec { image: ImageSpec::id(&first), ..case.spec() }).await?;
+    let found = case.sh(&sandbox, "cd /conformance; echo * src/* src/.*log").await?;
+    ensure!(found == "a.txt src src/main src/.*log", "the image has the files {found:?}");
+    let found = case.sh(&sandbox, "cat /conformance/src/main /conformance/a.txt").await?;
+    ensure!(found == format!("{mark}a"), "the files of the image contain {found:?}");
+    let unused = [("unused/file", "changed".to_owned())];
+    let again = local(&case, folder.path(), &unused, |dockerfile| dockerfile).await?;
+    ensure!(again == first, "a file that no COPY uses made {again} of {first}");
+    Ok(())
+}
+
+async fn context_sent_once(case: Arc<Case>) -> Outcome {
+    let (base, folder, large) = (case.base().await?, tempfile::tempdir()?, pattern(11, 9 << 20));
+    // A new content at the begin, and more than one piece of an upload.
+    let large = [fresh_id().into_bytes(), large].concat();
+    std::fs::write(folder.path().join("Dockerfile"), format!("FROM {base}\nCOPY a large /conformance/\n"))?;
+    std::fs::write(folder.path().join("a"), fresh_id())?;
+    std::fs::write(folder.path().join("large"), &large)?;
+    std::fs::write(folder.path().join("unused"), "not used")?;
+    let send = async || {
+        let dockerfile = LocalDockerfile::read(folder.path().join("Dockerfile")).await?;
+        let (spec, sent) = case.provider.dockerfile(dockerfile, |_, _| ()).await?;
+        ensure!(sent.files == 2, "a context of two files that COPY uses has {}", sent.files);
+        Outcome::Ok((build(&case, spec).await?.0, sent.bytes))
+    };
+    let (first, sent) = send().await?;
+    ensure!(sent > large.len() as u64, "{sent} bytes of a new context were sent");
+    if case.declares("files") {
+        let sandbox = case.create(SandboxSpec { image: ImageSpec::id(&first), ..case.spec() }).await?;
+        same("a file of 9 MiB of the context", &sandbox.read_file("/conformance/large", 64 << 20).await?, &large)?;
+    }
+    let (again, sent) = send().await?;
+    ensure!(sent == 0, "{sent} bytes of an unchanged context were sent again");
+    ensure!(again == first, "the same context is {first} and {again}");
+    std::fs::write(folder.path().join("a"), "changed")?;
+    let (changed, sent) = send().await?;
+    ensure!(sent <= 7, "{sent} bytes were sent for a changed file of 7 bytes");
+    ensure!(changed != first, "a changed file is still {first}");
+    Ok(())
+}
+
+/// Returns a Dockerfile image that copies everything, with these files of a context. Their content is one byte that
+/// nothing has uploaded.
+fn copies(base: &str, paths: &[&str]) -> ImageSpec {
+    let mut spec = ImageSpec::dockerfile(format!("FROM {base}\nCOPY . /conformance\n"));
+    // A digest that no content has, because it is no digest of a byte.
+    let sha256 = fresh_id().replace('-', "").repeat(2);
+    let content = Content { sha256, size: 1, digests: Vec::new() };
+    if let ImageSource::Dockerfile(dockerfile) = &mut spec.source {
+        let file = |path: &&str| ContextFile { path: (*path).to_owned(), mode: 0o644, content: content.clone() };
+        dockerfile.context = paths.iter().map(file).collect();
+    }
+    spec
+}
+
+async fn bad_context(case: Arc<Case>) -> Outcome {
+    let base = case.base().await?;
+    for paths in [&[""][..], &["/abs"], &["a/../b"], &["./a"], &["a//b"], &["a\0"], &["a", "a"]] {
+        let built = case.provider.build(copies(&base, paths)).await.map(drop);
+        refused(&format!("a context with {paths:?}"), built, &Kind::InvalidArgument)?;
+    }
+    let short = Content { sha256: "abc".to_owned(), size: 1, digests: Vec::new() };
+    let missing = case.provider.missing_content(&[short]).await.map(drop);
+    refused("`missing-content` with a digest of three digits", missing, &Kind::InvalidArgument)?;
+    Ok(())
+}
+
+async fn not_uploaded(case: Arc<Case>) -> Outcome {
+    let base = case.base().await?;
+    let built = async { case.provider.build(copies(&base, &["a"])).await?.finish(|_| ()).await };
+    let Err(error) = built.await else { return failed("an image was built of a content that was not uploaded") };
+    let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::Conflict | Kind::NotFound);
+    ensure!(fits, "a content that was not uploaded led to {}", told(&error));
+    Ok(())
+}
+
+async fn copy_of_nothing(case: Arc<Case>) -> Outcome {
+    let base = case.base().await?;
+    let text = format!("FROM {base}\nCOPY conformance-none /x\n");
+    let built = async { case.provider.build(ImageSpec::dockerfile(text)).await?.finish(|_| ()).await };
+    let Err(error) = built.await else { return failed("an image was built with COPY of a file that does not exist") };
+    let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::BuildFailed);
+    ensure!(fits, "COPY of a file that does not exist led to {}", told(&error));
+    Ok(())
+}
+
+async fn stages(case: Arc<Case>) -> Outcome {
+    let (base, mark, folder) = (case.base().await?, fresh_id(), tempfile::tempdir()?);
+    let text = format!(
+        "ARG base=conformance-none\nFROM $base AS first\nARG word=none\nRUN echo $word >/conformance-mark\n\
+         FROM {base} AS second\nCOPY --from=first /conformance-mark /conformance-copy\nRUN echo second >/conformance-mark\n\
+         FROM second\nRUN false\n"
+    );
+    let files = [("Dockerfile", text)];
+    let given = |dockerfile: LocalDockerfile| dockerfile.build_arg("word", &mark).build_arg("base", &base);
+    for (target, expected) in [("second", format!("second {mark}")), ("first", mark.clone())] {
+        let image = local(&case, folder.path(), &files, |dockerfile| given(dockerfile).target(target)).await?;
+        let sandbox = case.create(SandboxSpec { image: ImageSpec::id(image), ..case.spec() }).await?;
+        let found = case.sh(&sandbox, "cat /conformance-mark /conformance-copy 2>/dev/null || :").await?;
+        let found = found.replace('\n', " ");
+        ensure!(found == expected, "the files of the stage {target} contain {found:?} instead of {expected:?}");
+    }
+    let dockerfile = given(LocalDockerfile::read(folder.path().join("Dockerfile")).await?);
+    let (spec, _) = case.provider.dockerfile(dockerfile, |_, _| ()).await?;
+    let last = async { case.provider.build(spec).await?.finish(|_| ()).await };
+    refused("the last stage, which fails", last.await.map(drop), &Kind::BuildFailed)?;
+    Ok(())
+}
+
+async fn unknown_target(case: Arc<Case>) -> Outcome {
+    let (base, folder) = (case.base().await?, tempfile::tempdir()?);
+    let files = [("Dockerfile", format!("FROM {base} AS one\n"))];
+    std::fs::write(folder.path().join(files[0].0), &files[0].1)?;
+    let dockerfile = LocalDockerfile::read(folder.path().join("Dockerfile")).await?.target("conformance-none");
+    let built = async {
+        let (spec, _) = case.provider.dockerfile(dockerfile, |_, _| ()).await?;
+        case.provider.build(spec).await?.finish(|_| ()).await
+    };
+    let Err(error) = built.await else { return failed("a stage that does not exist was built") };
+    let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::BuildFailed);
+    ensure!(fits, "a stage that does not exist led to {}", told(&error));
+    Ok(())
+}
+
+async fn failed_create(case: Arc<Case>) -> Outcome {
+    let (base, mark) = (case.base().await?, fresh_id());
+    let image = ImageSpec::dockerfile(format!("FROM {base}\nRUN echo {mark}; exit 3\n"));
+    let made = case.try_create(SandboxSpec { image, ..case.spec() }).await;
+    refused("`create` with an image whose build fails", made, &Kind::BuildFailed)?;
+    Ok(())
+}
+
+async fn bad_reference(case: Arc<Case>) -> Outcome {
+    let built = case.provider.build(ImageSpec::registry("")).await.map(drop);
+    refused("an empty reference of an image", built, &Kind::InvalidArgument)?;
+    Ok(())
+}
+
+async fn workdir(case: Arc<Case>) -> Outcome {
+    let spec = own(&case).0.command("WORKDIR /conformance/work");
+    let image = case.provider.build(spec).await?.finish(|_| ()).await?;
+    case.made_image(&image.id);
+    for (how, image) in [("`read-build`", &image), ("`get-image`", &case.provider.image(&image.id).await?)] {
+        let right = image.workdir.as_deref().is_none_or(|workdir| workdir == "/conformance/work");
+        ensure!(right, "{how} returned the working directory {:?}", image.workdir);
+    }
+    let sandbox = case.create(SandboxSpec { image: ImageSpec::id(&image.id), ..case.spec() }).await?;
+    let found = case.sh(&sandbox, "pwd").await?;
+    ensure!(found == "/conformance/work", "commands run in {found:?}");
+    Ok(())
+}
+
+async fn on_top(case: Arc<Case>) -> Outcome {
+    let (spec, mark) = own(&case);
+    let (first, _) = build(&case, spec).await?;
+    let next = ImageSpec::id(&first).command("RUN cat /conformance-mark >/conformance-next");
+    let (image, _) = build(&case, next).await?;
+    ensure!(image != first, "an image with a command on top of {first} has the same id");
+    let sandbox = case.create(SandboxSpec { image: ImageSpec::id(image), ..case.spec() }).await?;
+    let found = case.sh(&sandbox, "cat /conformance-next").await?;
+    ensure!(found == mark, "the file of the second image has the content {found:?} instead of {mark:?}");
+    Ok(())
+}
+
 async fn failed_build(case: Arc<Case>) -> Outcome {
     let (base, mark) = (case.base().await?, fresh_id());
     let text = format!("FROM {base}\nRUN echo {mark}\nRUN echo the reason; exit 3\nRUN echo never\n");
@@ -241,6 +434,9 @@ async fn failed_build(case: Arc<Case>) -> Outcome {
             Err(error) => {
                 refused::<()>("a build that fails", Err(error), &Kind::BuildFailed)?;
                 ensure!(log.contains("the reason"), "the log lacks the output of the failed instruction: {log:?}");
+                // The log may name the instruction, but not show its output.
+                let later = log.lines().any(|line| line.trim() == "never");
+                ensure!(!later, "an instruction after the failed one was executed: {log:?}");
                 return Ok(());
             }
         }
@@ -248,8 +444,10 @@ async fn failed_build(case: Arc<Case>) -> Outcome {
 }
 
 async fn bad_dockerfile(case: Arc<Case>) -> Outcome {
-    let built = case.provider.build(ImageSpec::dockerfile("RUN true\n")).await;
-    refused("a Dockerfile without FROM", built.map(drop), &Kind::InvalidArgument)?;
+    for (text, what) in [("RUN true\n", "without FROM"), ("FROM a\0\n", "with NUL")] {
+        let built = case.provider.build(ImageSpec::dockerfile(text)).await.map(drop);
+        refused(&format!("a Dockerfile {what}"), built, &Kind::InvalidArgument)?;
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ checks! {
     "limits.list-max" [] "list: `max` is between 1 and 1000" => list_max;
     "limits.list-cursor" [] "sandbox-page: a cursor that the provider did not return is an error" => list_cursor;
     "limits.exec-id" ["exec"] "exec-id: 1 to 64 characters of `[A-Za-z0-9_-]`, and not `main`" => exec_id;
-    "limits.exec-argv" ["exec"] "exec-spec: an argument has no NUL" => exec_argv;
+    "limits.exec-argv" ["exec"] "exec-spec: at least one word, the first one not empty, and no NUL" => exec_argv;
     "limits.exec-env" ["exec"] "exec-spec: a name of a variable has no `=` and is not empty, and no text has NUL" => exec_env;
     "limits.exec-extra" ["exec"] "exec-spec: an unknown name in `extra` is `invalid-argument`" => exec_extra;
     "limits.exec-timeout" ["exec", "exec.deadline"] "exec-spec: a time limit of 0 is an error" => exec_timeout;
@@ -145,6 +145,8 @@ async fn exec_id(case: Arc<Case>) -> Outcome {
 }
 
 async fn exec_argv(case: Arc<Case>) -> Outcome {
+    invalid_command(&case, "no word", ExecSpec::new([""; 0])).await?;
+    invalid_command(&case, "an empty word for the program", ExecSpec::new([""])).await?;
     invalid_command(&case, "NUL in an argument", ExecSpec::new(["echo", "a\0b"])).await
 }
 

@@ -15,6 +15,8 @@ checks! {
     "logs.pages" ["logs", "create.command", "program:sh"] "log-page: pages have at most as many bytes as requested, and lose nothing" => pages;
     "logs.stream" ["logs", "create.command", "program:sh"] "log-query: `stream` selects one stream" => stream;
     "logs.search" ["logs", "create.command", "program:sh"] "log-query: `search` selects entries that contain the text" => search;
+    "logs.times" ["logs", "create.command", "program:sh"] "log-query: `since` and `until` select entries by their times" => times;
+    "logs.bad-cursor" ["logs"] "log-page: a cursor that the provider did not return is an error" => bad_cursor;
     "logs.max-bytes" ["logs"] "read-logs: `max-bytes` of 0 is an error" => max_bytes;
     "logs.unknown-sandbox" ["logs"] "read-logs: fails with `not-found` if the provider does not know the sandbox" => unknown;
 }
@@ -23,7 +25,10 @@ checks! {
 const COLLECTED: Duration = Duration::from_secs(60);
 
 /// What the entry point prints.
-const SCRIPT: &str = "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo problem >&2";
+const SCRIPT: &str = "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo problem zwölf >&2";
+
+/// What it prints on standard error. A page can end within a letter.
+const PROBLEM: &str = "problem zwölf\n";
 
 fn expected() -> String {
     (0..100).map(|number| format!("line {number}\n")).collect()
@@ -37,7 +42,7 @@ async fn ended(case: &Case) -> Outcome<Sandbox> {
     while begun.elapsed() < COLLECTED {
         let page = sandbox.logs(LogQuery::default(), None, 1 << 20).await?;
         let text: String = page.items.into_iter().map(|chunk| chunk.text).collect();
-        if text.contains("line 99\n") && text.contains("problem\n") {
+        if text.contains("line 99\n") && text.contains("problem zwölf\n") {
             return Ok(sandbox);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -67,7 +72,7 @@ async fn of_entry_point(case: Arc<Case>) -> Outcome {
     let sandbox = ended(&case).await?;
     let [stdout, stderr] = read(&case.other().await?.sandbox(sandbox.id()), LogQuery::default(), 1 << 20).await?;
     ensure!(stdout == expected(), "standard output in the log is {stdout:?}");
-    ensure!(stderr == "problem\n", "standard error in the log is {stderr:?}");
+    ensure!(stderr == PROBLEM, "standard error in the log is {stderr:?}");
     Ok(())
 }
 
@@ -76,7 +81,7 @@ async fn pages(case: Arc<Case>) -> Outcome {
     for max in [9, 100] {
         let [stdout, stderr] = read(&sandbox, LogQuery::default(), max).await?;
         ensure!(stdout == expected(), "with pages of {max} bytes, standard output is {stdout:?}");
-        ensure!(stderr == "problem\n", "with pages of {max} bytes, standard error is {stderr:?}");
+        ensure!(stderr == PROBLEM, "with pages of {max} bytes, standard error is {stderr:?}");
     }
     Ok(())
 }
@@ -84,7 +89,7 @@ async fn pages(case: Arc<Case>) -> Outcome {
 async fn stream(case: Arc<Case>) -> Outcome {
     let query = LogQuery { stream: Some(OutputStream::Stderr), ..LogQuery::default() };
     let [stdout, stderr] = read(&ended(&case).await?, query, 1 << 20).await?;
-    ensure!(stdout.is_empty() && stderr == "problem\n", "the log of standard error is {stdout:?} and {stderr:?}");
+    ensure!(stdout.is_empty() && stderr == PROBLEM, "the log of standard error is {stdout:?} and {stderr:?}");
     Ok(())
 }
 
@@ -95,6 +100,29 @@ async fn search(case: Arc<Case>) -> Outcome {
     // An entry may have several lines.
     ensure!(stdout.lines().any(|line| line == "line 95"), "a search for `line 9` found {stdout:?}");
     ensure!((11..=100).contains(&lines), "a search for `line 9` found {lines} lines");
+    Ok(())
+}
+
+async fn times(case: Arc<Case>) -> Outcome {
+    let sandbox = ended(&case).await?;
+    let all = sandbox.logs(LogQuery::default(), None, 1 << 20).await?.items;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+    for at in all.iter().filter_map(|chunk| chunk.at) {
+        ensure!(now.abs_diff(u128::from(at)) < 24 * 3600 * 1000, "the time of an entry is {at}, and it is {now}");
+    }
+    let early = LogQuery { until: Some(1000), ..LogQuery::default() };
+    let [stdout, stderr] = read(&sandbox, early, 1 << 20).await?;
+    ensure!(stdout.is_empty() && stderr.is_empty(), "until 1970, the log is {stdout:?} and {stderr:?}");
+    let since = LogQuery { since: Some(1000), ..LogQuery::default() };
+    let [stdout, stderr] = read(&sandbox, since, 1 << 20).await?;
+    ensure!(stdout == expected() && stderr == PROBLEM, "since 1970, the log is {stdout:?} and {stderr:?}");
+    Ok(())
+}
+
+async fn bad_cursor(case: Arc<Case>) -> Outcome {
+    let (sandbox, kind) = (case.shared().await?, &Kind::InvalidArgument);
+    let cursor = Some("conformance-no-cursor".to_owned());
+    refused("`read-logs` with an unknown cursor", sandbox.logs(LogQuery::default(), cursor, 1000).await, kind)?;
     Ok(())
 }
 

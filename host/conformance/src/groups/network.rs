@@ -20,6 +20,8 @@ checks! {
     "network.domain-nothing-else" ["network.domains", "exec"] "allow-list: a domain permits no other destination" => domain;
     "network.bad-range" ["network.cidrs"] "allow-list: a range that is none is `invalid-argument`" => bad_range;
     "network.update" ["network.update", "exec"] "set-network: replaces the policy of a running sandbox; idempotent" => update;
+    "network.update-bad-range" ["network.update", "network.cidrs"] "set-network: a range that is none is `invalid-argument`" => update_bad_range;
+    "network.update-ended" ["network.update"] "set-network: fails with `sandbox-ended` if the sandbox has ended" => update_ended;
     "network.update-unknown" ["network.update"] "set-network: fails with `not-found` if the provider does not know the sandbox" => update_unknown;
     "network.blocked-with-ports" ["network.blocked", "ports.tls"] "port: a sandbox without network cannot have ports" => blocked_with_ports;
 }
@@ -93,6 +95,20 @@ async fn update(case: Arc<Case>) -> Outcome {
     }
     ensure!(!reaches(&case, &sandbox).await?, "a sandbox whose network was blocked reached 1.1.1.1");
     case.other().await?.sandbox(sandbox.id()).set_network(NetworkPolicy::open()).await?;
+    Ok(())
+}
+
+async fn update_bad_range(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/8"], [""; 0])).await?;
+    let bad = sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/99"], [""; 0])).await;
+    refused("`set-network` with the range 10.0.0.0/99", bad, &Kind::InvalidArgument)?;
+    Ok(())
+}
+
+async fn update_ended(case: Arc<Case>) -> Outcome {
+    let updated = case.ended().await?.set_network(NetworkPolicy::open()).await;
+    refused("`set-network` of an ended sandbox", updated, &Kind::SandboxEnded)?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use sandbox_host::types::{EndReason, ExecInfo, ExecSpec, OutputMode, Pty, Sandbo
 use sandbox_host::{Happened, Kind, OutputStream, Process, ProcessOutput, Sandbox, Signal, fresh_id};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::exec::{PRINTS_A_LOT, is_silent};
+use super::exec::{PRINTS_A_LOT, TREE, TREE_FILES, is_silent};
 use crate::check::{Outcome, ensure, exited, failed, pattern, refused, same, told};
 use crate::table::checks;
 use crate::world::{Case, altered};
@@ -40,6 +40,7 @@ checks! {
     "processes.signal-unknown" ["processes", "exec.signal"] "signal: fails with `not-found` for an unknown exec" => signal_unknown;
     "processes.signal-main" ["processes", "exec.signal"] "exec-id: `main` cannot be signalled" => signal_main;
     "processes.time-limit" ["processes", "exec.deadline", "program:sleep"] "verdict: `deadline` after the time limit" => time_limit;
+    "processes.time-limit-not-reached" ["processes", "exec.deadline"] "verdict: a command that ended in time has its exit code, also later" => in_time;
     "processes.time-limit-output" ["processes", "exec.deadline", "program:sh"] "verdict: output that was printed before the time limit can be read" => time_limit_output;
     "processes.discarded-output" ["processes", "program:sh"] "output-mode: `discard` drops the output, and the stream ends" => discarded;
     "processes.merge-stderr" ["processes", "exec.merge-stderr", "program:sh"] "exec-spec: `merge-stderr` sends standard error to standard output" => merged;
@@ -349,14 +350,12 @@ async fn handler(case: Arc<Case>) -> Outcome {
 async fn reaches_children(case: Arc<Case>) -> Outcome {
     case.needs_tmp().await?;
     let sandbox = case.sandbox().await?;
-    let line = "(while :; do echo x >>/tmp/alive; sleep 0.2; done) & echo ready; wait";
-    let mut process = sandbox.spawn(ExecSpec::shell(line)).await?;
+    let mut process = sandbox.spawn(ExecSpec::shell(TREE)).await?;
     read_until(&mut stdout(&mut process)?, "ready\n").await?;
     process.kill().await?;
     let verdict = end(&mut process).await?;
     ensure!(matches!(verdict, Verdict::Signaled(9)), "the verdict is {verdict:?}");
-    case.sh(&sandbox, ": >>/tmp/alive").await?;
-    is_silent(&sandbox, "/tmp/alive").await
+    is_silent(&sandbox, TREE_FILES).await
 }
 
 async fn spares_others(case: Arc<Case>) -> Outcome {
@@ -408,6 +407,20 @@ async fn time_limit(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
+async fn in_time(case: Arc<Case>) -> Outcome {
+    let limit = Duration::from_secs(2) * case.slowness();
+    let command = case.exit(4).await?.timeout(limit);
+    let (sandbox, id) = (case.shared().await?, command.id.clone());
+    let mut process = sandbox.spawn(command).await?;
+    exited("a command that ends before its time limit", &end(&mut process).await?, 4)?;
+    tokio::time::sleep(limit).await;
+    for provider in [case.provider.clone(), case.other().await?] {
+        let mut later = provider.sandbox(sandbox.id()).attach(&id);
+        exited("a command that ended in time, after its time limit", &end(&mut later).await?, 4)?;
+    }
+    exited("the same, for the caller that started it", &end(&mut process).await?, 4)
+}
+
 async fn time_limit_output(case: Arc<Case>) -> Outcome {
     let command = ExecSpec::shell("echo before; exec sleep 600").timeout(Duration::from_secs(2));
     let output = all(case.shared().await?.spawn(command).await?).await?;
@@ -437,13 +450,22 @@ async fn terminal(case: Arc<Case>) -> Outcome {
 }
 
 async fn resize(case: Arc<Case>) -> Outcome {
-    let line = "echo ready; while read -r line; do stty size; done";
+    let line = "stty size; while read -r line; do stty size; echo \"<$line>\"; done";
     let mut process = case.shared().await?.spawn(ExecSpec::shell(line).pty(24, 80, "vt100")).await?;
     let mut stdout = stdout(&mut process)?;
-    read_until(&mut stdout, "ready").await?;
+    read_until(&mut stdout, "24 80").await?;
     process.resize(50, 132).await?;
-    write(&mut process, b"x\n").await?;
-    read_until(&mut stdout, "50 132").await?;
+    write(&mut process, b"word\n").await?;
+    let seen = read_until(&mut stdout, "<word>").await?;
+    ensure!(seen.contains("50 132"), "after the terminal was resized to 50 lines and 132 columns, it printed {seen:?}");
+    if case.declares("exec.signal") {
+        process.kill().await?;
+        let verdict = end(&mut process).await?;
+        ensure!(
+            matches!(verdict, Verdict::Signaled(9)),
+            "the verdict of a killed command with a terminal is {verdict:?}"
+        );
+    }
     Ok(())
 }
 

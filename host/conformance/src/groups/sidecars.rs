@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox_host::Kind;
-use sandbox_host::types::{EndReason, ExecSpec, SidecarSpec};
+use sandbox_host::types::{EndReason, ExecSpec, ImageSpec, ListFilter, SidecarSpec};
+use sandbox_host::{Kind, fresh_id};
 
 use crate::check::{Outcome, ensure, refused};
 use crate::table::checks;
@@ -16,6 +16,8 @@ checks! {
     "sidecars.name-is-taken" ["sidecars", "program:sleep"] "create-sidecar: fails with `already-exists` if the name is in use" => taken;
     "sidecars.main-is-reserved" ["sidecars"] "sidecar-spec: `main` is reserved" => reserved;
     "sidecars.end" ["sidecars", "program:sh"] "wait-sidecar: returns the reason of the end" => end;
+    "sidecars.env" ["sidecars", "program:sh"] "sidecar-spec: `env` are the variables of its main process" => env;
+    "sidecars.failed-create" ["sidecars", "images", "image.commands", "create.tags"] "create: a sandbox whose sidecar has an unknown image is not left behind" => failed_create;
     "sidecars.wait-running" ["sidecars", "program:sleep"] "wait-sidecar: returns none if it is still running after `wait`" => wait_running;
     "sidecars.terminate" ["sidecars", "program:sleep"] "terminate-sidecar: idempotent" => terminate;
     "sidecars.unknown" ["sidecars"] "terminate-sidecar: fails with `not-found` for an unknown name" => unknown;
@@ -72,6 +74,34 @@ async fn end(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
+async fn env(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    let mut sidecar = SidecarSpec::new("ends", case.image()).command(["/bin/sh", "-c", "exit $CODE"]);
+    sidecar.env.push(("CODE".to_owned(), "5".to_owned()));
+    sandbox.create_sidecar(sidecar).await?;
+    let ended = sandbox.wait_sidecar("ends", END).await?;
+    ensure!(matches!(ended, Some(EndReason::Finished(5))), "a sidecar that exits with $CODE ended with {ended:?}");
+    Ok(())
+}
+
+async fn failed_create(case: Arc<Case>) -> Outcome {
+    let image = case.provider.build(case.image().command(format!("RUN echo {}", fresh_id()))).await?;
+    let image = image.finish(|_| ()).await?.id;
+    case.made_image(&image);
+    let (mark, unknown) = (fresh_id(), ImageSpec::id(altered(&image)));
+    let spec = case.spec().tag("conformance", &mark).sidecar(SidecarSpec::new("x", unknown));
+    refused("`create` with a sidecar of an unknown image", case.try_create(spec).await.map(drop), &Kind::NotFound)?;
+    let begun = std::time::Instant::now();
+    loop {
+        let found = case.provider.list(&ListFilter::default().tag("conformance", &mark), 10).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < END, "a sandbox whose creation failed still runs: {found:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 async fn wait_running(case: Arc<Case>) -> Outcome {
     let sandbox = case.create(case.spec().sidecar(sleeping(&case, "first"))).await?;
     let ended = sandbox.wait_sidecar("first", Duration::from_millis(200)).await?;
@@ -94,6 +124,8 @@ async fn unknown(case: Arc<Case>) -> Outcome {
     refused("`terminate-sidecar` of an unknown name", sandbox.terminate_sidecar("none").await, &Kind::NotFound)?;
     let waited = sandbox.wait_sidecar("none", Duration::ZERO).await;
     refused("`wait-sidecar` of an unknown name", waited, &Kind::NotFound)?;
+    let waited = sandbox.wait_sidecar("main", Duration::ZERO).await;
+    refused("`wait-sidecar` of `main`", waited, &Kind::InvalidArgument)?;
     Ok(())
 }
 

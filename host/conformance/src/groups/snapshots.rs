@@ -6,9 +6,9 @@ use std::time::Duration;
 use sandbox_host::types::{ImageSpec, SandboxSpec, WriteOptions};
 use sandbox_host::{FileFault, Kind, Sandbox, fresh_id};
 
-use crate::check::{Outcome, ensure, fault, refused, same};
+use crate::check::{Outcome, ensure, failed, fault, refused, same};
 use crate::table::checks;
-use crate::world::Case;
+use crate::world::{Case, altered};
 
 checks! {
     "snapshots.filesystem" ["snapshot.filesystem", "files"] "snapshot-filesystem: a sandbox of the image has the files" => filesystem;
@@ -18,6 +18,8 @@ checks! {
     "snapshots.directory" ["snapshot.directory", "mount", "files"] "snapshot-directory: the image can be mounted and has the files" => directory;
     "snapshots.mount-empty" ["mount", "files", "directories"] "mount: an empty directory if `image` is none" => mount_empty;
     "snapshots.unmount" ["snapshot.directory", "mount", "files"] "unmount: removes a mount, and shows what was at the path" => unmount;
+    "snapshots.bad-key" ["snapshot.filesystem"] "snapshot-filesystem: `key` is like an exec id: 1 to 64 characters of `[A-Za-z0-9_-]`" => bad_key;
+    "snapshots.bad-mounts" ["snapshot.directory", "mount"] "mount: a path is absolute, and an image exists" => bad_mounts;
     "snapshots.unmount-nothing" ["mount"] "unmount: fails with `not-found` if nothing is mounted at the path" => unmount_nothing;
 }
 
@@ -107,6 +109,31 @@ async fn unmount(case: Arc<Case>) -> Outcome {
     holds(&sandbox, "/mnt/conformance/file", "of the image").await?;
     sandbox.unmount("/mnt/conformance").await?;
     holds(&sandbox, "/mnt/conformance/file", "below").await
+}
+
+async fn bad_key(case: Arc<Case>) -> Outcome {
+    let (sandbox, kind) = (case.sandbox().await?, &Kind::InvalidArgument);
+    for key in ["a/b", "two words", ""] {
+        let saved = sandbox.snapshot_filesystem_as(key, Some(TTL)).await;
+        refused(&format!("the key {key:?}"), saved, kind)?;
+    }
+    Ok(())
+}
+
+async fn bad_mounts(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    put(&sandbox, "/conformance/file", "x").await?;
+    let image = sandbox.snapshot_directory("/conformance", Some(TTL)).await?;
+    case.made_image(&image);
+    let kind = &Kind::InvalidArgument;
+    refused("`mount` at a relative path", sandbox.mount("mnt", Some(&image)).await, kind)?;
+    refused("`mount` at the root", sandbox.mount("/", Some(&image)).await, kind)?;
+    let absent = sandbox.mount("/mnt/x", Some(&altered(&image))).await;
+    refused("`mount` of an unknown image", absent, &Kind::NotFound)?;
+    let Err(_) = sandbox.snapshot_directory("/conformance/no/such", Some(TTL)).await else {
+        return failed("a directory that does not exist was saved");
+    };
+    Ok(())
 }
 
 async fn unmount_nothing(case: Arc<Case>) -> Outcome {

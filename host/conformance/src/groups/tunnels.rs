@@ -15,6 +15,7 @@ checks! {
     "tunnels.tls" ["ports.tls"] "tunnels: returns host and port of each port of the kind `tls`" => tls;
     "tunnels.h2" ["ports.h2"] "tunnels: returns host and port of each port of the kind `h2`" => h2;
     "tunnels.tcp" ["ports.tcp"] "tunnels: returns host and port of each port of the kind `tcp`" => tcp;
+    "tunnels.several" ["ports.tls", "ports.tcp"] "tunnels: each port of a sandbox has one" => several;
     "tunnels.none" ["ports.tls"] "tunnels: a sandbox without ports has none" => none;
     "tunnels.tcp-carries-data" ["ports.tcp", "create.command", "program:python3"] "port-kind: plain TCP to a program in the sandbox" => carries_data;
     "tunnels.bad-port" ["ports.tls"] "port: the number 0 is `invalid-argument`" => bad_port;
@@ -53,6 +54,17 @@ async fn h2(case: Arc<Case>) -> Outcome {
 
 async fn tcp(case: Arc<Case>) -> Outcome {
     of_kind(&case, PortKind::Tcp).await
+}
+
+async fn several(case: Arc<Case>) -> Outcome {
+    let sandbox = case.create(case.spec().port(8001).port(8002).port_of(PortKind::Tcp, 8003)).await?;
+    let tunnels = sandbox.tunnels(ASSIGNED).await?;
+    let mut ports: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port).collect();
+    ports.sort_unstable();
+    ensure!(ports == [8001, 8002, 8003], "a sandbox with three ports has the tunnels {tunnels:?}");
+    let tcp = tunnels.iter().find(|tunnel| tunnel.port == 8003).map(|tunnel| tunnel.kind);
+    ensure!(tcp == Some(PortKind::Tcp), "the tunnel of the port of the kind `tcp` has the kind {tcp:?}");
+    Ok(())
 }
 
 async fn none(case: Arc<Case>) -> Outcome {

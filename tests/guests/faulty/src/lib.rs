@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    time::Duration,
 };
 
 use memory::Provider as Memory;
@@ -18,7 +19,7 @@ mod memory {
 }
 
 /// The faults, and what each does. A test compares the list with the checks of the kit.
-const FAULTS: [(&str, &str); 14] = [
+const FAULTS: [(&str, &str); 17] = [
     ("runs-twice", "a repeated start runs the command again"),
     ("loses-byte", "output that is read from an offset lacks its first byte"),
     ("ignores-offset", "output is always read from its beginning"),
@@ -33,6 +34,9 @@ const FAULTS: [(&str, &str); 14] = [
     ("terminates-once", "a second terminate fails"),
     ("denies", "describe denies signals, which work"),
     ("repeats-input", "repeated input is accepted again"),
+    ("limits-input", "input beyond 16 MiB is dropped"),
+    ("late-deadline", "a command that ended in time has the verdict `deadline` when its time limit has passed"),
+    ("reverses-lists", "large pages are in another order than small ones"),
 ];
 
 /// The memory provider with a fault.
@@ -44,6 +48,9 @@ pub struct Faulty {
     latest: RefCell<BTreeMap<String, String>>,
     /// For `forgets-verdict` and `terminates-once`.
     seen: RefCell<BTreeSet<String>>,
+    /// For `late-deadline`: when the time limit of a command passes.
+    limits: RefCell<BTreeMap<String, Duration>>,
+    transport: Rc<dyn Transport>,
 }
 
 impl Faulty {
@@ -56,9 +63,9 @@ impl Faulty {
         let fault = transport.env("FAULT").unwrap_or_default();
         let known = fault.is_empty() || FAULTS.iter().any(|(name, _)| *name == fault);
         assert!(known, "there is no fault {fault:?}; the faults are {FAULTS:?}");
-        let inner = Memory::new(transport);
-        let (starts, latest, seen) = Default::default();
-        Faulty { inner, fault, starts, latest, seen }
+        let inner = Memory::new(transport.clone());
+        let (starts, latest, seen, limits) = Default::default();
+        Faulty { inner, fault, starts, latest, seen, limits, transport }
     }
 
     fn has(&self, fault: &str) -> bool {
@@ -90,8 +97,12 @@ impl Faulty {
         exec
     }
 
-    /// Returns a verdict, or with the fault `forgets-verdict` only the first time.
+    /// Returns a verdict, or with the fault `forgets-verdict` only the first time, or with `late-deadline` another one.
     fn verdict(&self, exec: &ExecRef, verdict: Option<Verdict>) -> Option<Verdict> {
+        let late = self.limits.borrow().get(&exec.exec).is_some_and(|limit| *limit < self.transport.now());
+        if self.has("late-deadline") && late {
+            return verdict.map(|_| Verdict::Deadline);
+        }
         let first = || self.seen.borrow_mut().insert(exec.exec.clone());
         verdict.filter(|_| !self.has("forgets-verdict") || first())
     }
@@ -145,6 +156,9 @@ impl SandboxProvider for Faulty {
         if self.has("lists-twice") && page.items.len() < max as usize {
             page.items.extend(again.or_else(|| page.items.first().cloned()));
         }
+        if self.has("reverses-lists") && max >= 1000 {
+            page.items.reverse();
+        }
         Ok(page)
     }
 
@@ -169,6 +183,10 @@ impl SandboxProvider for Faulty {
             let id = format!("real-{}", self.starts.get());
             self.latest.borrow_mut().insert(std::mem::replace(&mut spec.id, id.clone()), id);
         }
+        if let Some(limit) = spec.timeout {
+            let end = self.transport.now() + Duration::from_millis(limit);
+            self.limits.borrow_mut().insert(spec.id.clone(), end);
+        }
         self.spoil(self.inner.start(sandbox, spec).await)
     }
 
@@ -191,6 +209,11 @@ impl SandboxProvider for Faulty {
     async fn write_input(&self, exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
         let exec = self.real(exec);
         let mut offset = offset;
+        if self.has("limits-input") && offset >= 16 << 20 {
+            let accepted = self.inner.write_input(exec.clone(), 0, Vec::new(), false).await?.accepted;
+            let state = self.inner.write_input(exec, accepted, Vec::new(), eof).await?;
+            return Ok(InputState { accepted: offset + data.len() as u64, ..state });
+        }
         if self.has("repeats-input") {
             // A write of nothing returns what was accepted so far.
             let state = self.inner.write_input(exec.clone(), 0, Vec::new(), false).await?;
