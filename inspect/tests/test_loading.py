@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 CODE = """
-import sys
+import sys, time
 import inspect_ai.util, inspect_ai._util.error
-before = set(sys.modules)
+before, begun = set(sys.modules), time.process_time()
 import inspect_modal_sandbox._registry
+print(time.process_time() - begun)
 print(*sorted(set(sys.modules) - before))
 maps = open("/proc/self/maps").read()
 print("-provider.wasm" in maps or "sandbox_host" in maps)
@@ -20,12 +21,17 @@ print("-provider.wasm" in maps or "sandbox_host" in maps)
 
 def test_importing_the_entry_point_loads_nothing_but_the_classes() -> None:
     """Every `inspect` command imports the entry point, so it must load neither the host library nor other packages."""
-    ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    modules, mapped = ran.stdout.splitlines()
+    seconds = []
+    for _ in range(3):
+        ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+        took, modules, mapped = ran.stdout.splitlines()
+        seconds.append(float(took))
     package = "inspect_modal_sandbox"
     names = (package, f"{package}._registry", f"{package}.environment", f"{package}.kinds")
     assert modules.split() == sorted(names)
     assert mapped == "False"
+    # The processor time of the best attempt, because other work of the machine disturbs it.
+    assert min(seconds) < 0.02
 
 
 OPEN = """
