@@ -32,6 +32,8 @@ WORKDIR /app
 COPY words.txt ./
 """
 
+HERE = Path(__file__).parent
+
 Make = Callable[..., "SandboxEnvironment"]
 Start = Callable[..., Awaitable["SandboxEnvironment"]]
 
@@ -107,7 +109,7 @@ def make(tmp_path: Path) -> Make:
         if dockerfile is not None:
             (definition / "Dockerfile").write_text(dockerfile)
         trial = TrialPaths(tmp_path / f"trial-{count}")
-        trial.mkdir()
+        trial.mkdir()  # type: ignore[no-untyped-call]
         values: dict[str, Any] = {
             "environment_dir": definition,
             "environment_name": "tests",
@@ -141,3 +143,26 @@ async def start(make: Make) -> AsyncIterator[Start]:
 async def environment(start: Start) -> SandboxEnvironment:
     """A running environment."""
     return await start()
+
+
+@pytest.fixture
+def harbor(tmp_path: Path, emulator: Emulator) -> Any:
+    """Runs the program `harbor` and returns its completed process. It must not try to reach another machine."""
+    tried = tmp_path / "tried"
+
+    def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        more = [str(HERE), str(HERE / "offline"), os.environ.get("PYTHONPATH", "")]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("harbor"), *arguments],
+            env={**os.environ, "PYTHONPATH": ":".join(more), "TRIED_TO_REACH": str(tried), "COLUMNS": "200"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            stdin=subprocess.DEVNULL,
+        )
+        assert not tried.exists(), tried.read_text()
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
