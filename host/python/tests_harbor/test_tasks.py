@@ -199,6 +199,21 @@ def test_a_slow_agent_is_ended(harbor: Any, tmp_path: Path, emulator: Emulator) 
     assert left(emulator) == []
 
 
+def test_an_interrupted_run_leaves_nothing_running(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:
+    task = written(tmp_path / "who", {**TASK, "task.toml": 'schema_version = "1.4"\n'})
+
+    def busy() -> bool:
+        """Returns whether the agent has begun: its first command has ended, so its sandbox had at least three."""
+        return any(each["phase"] == "running" and each["execs"] >= 3 for each in emulator.ask("state")["sandboxes"])
+
+    commands = scripted("true", "sleep 300")
+    done = harbor(
+        "run", "--path", task, "--agent", "scripted:Scripted", "--env", ENVIRONMENT, "--jobs-dir", tmp_path / "jobs", "--yes",
+        *commands, check=False, until=busy,
+    )  # fmt: skip
+    assert left(emulator) == [], done.stdout + done.stderr
+
+
 def test_a_broken_dockerfile_is_reported(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:
     files = {
         **TASK,
