@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    build,
+    build, engines,
     report::Report,
     tools::{self, Version, run},
 };
@@ -152,8 +152,14 @@ pub fn harbor(report: &mut Report, filter: Option<&str>) -> Result<()> {
     };
     let python = tools::environment_of(&interpreter, "harbor-venv", &tree().join("requirements-harbor.txt"))?;
     install(&python)?;
-    // The suppressed warnings come from Harbor and its packages.
-    pytest(report, filter, || module(&python, &["pytest", "tests_harbor", "-rs", "--disable-warnings"]))
+    // The tests with an engine are skipped by themselves where none can run.
+    let engines = engines::fetch()?.map(|_| engines::program()).transpose()?;
+    pytest(report, filter, || {
+        // The suppressed warnings come from Harbor and its packages.
+        let mut command = module(&python, &["pytest", "tests_harbor", "-rs", "--disable-warnings"]);
+        command.envs(engines.as_ref().map(|program| ("ENGINES_PROGRAM", program)));
+        command
+    })
 }
 
 /// Runs `command`, which runs pytest, and runs failed tests a second time. With a filter, runs only the tests whose

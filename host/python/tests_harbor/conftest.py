@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ ENV FROM_IMAGE=yes
 WORKDIR /app
 COPY words.txt ./
 """
+
+HERE = Path(__file__).parent
 
 Make = Callable[..., "SandboxEnvironment"]
 Start = Callable[..., Awaitable["SandboxEnvironment"]]
@@ -107,7 +111,7 @@ def make(tmp_path: Path) -> Make:
         if dockerfile is not None:
             (definition / "Dockerfile").write_text(dockerfile)
         trial = TrialPaths(tmp_path / f"trial-{count}")
-        trial.mkdir()
+        trial.mkdir()  # type: ignore[no-untyped-call]
         values: dict[str, Any] = {
             "environment_dir": definition,
             "environment_name": "tests",
@@ -141,3 +145,42 @@ async def start(make: Make) -> AsyncIterator[Start]:
 async def environment(start: Start) -> SandboxEnvironment:
     """A running environment."""
     return await start()
+
+
+@pytest.fixture
+def harbor(tmp_path: Path, emulator: Emulator) -> Any:
+    """Runs the program `harbor` and returns its completed process. It must not try to reach another machine.
+
+    With `until`, the process is interrupted as by Ctrl-C as soon as that function returns true.
+    """
+    tried = tmp_path / "tried"
+
+    def run(
+        *arguments: str | Path, check: bool = True, until: Callable[[], bool] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        more = [str(HERE), str(HERE / "offline"), os.environ.get("PYTHONPATH", "")]
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("harbor"), *arguments],
+            env={**os.environ, "PYTHONPATH": ":".join(more), "TRIED_TO_REACH": str(tried), "COLUMNS": "200"},
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            if until is not None:
+                end = time.monotonic() + 240
+                while not until():
+                    assert process.poll() is None and time.monotonic() < end, "it ended before it was interrupted"
+                    time.sleep(0.1)
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=400)
+        finally:
+            process.kill()
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        assert not tried.exists(), tried.read_text()
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run

@@ -177,6 +177,16 @@ async def test_what_a_provider_lacks_is_refused_at_once(make: Make) -> None:
         make(dockerfile=None)
 
 
+async def test_docker_compose_is_refused_by_name(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "composed"
+    folder.mkdir()
+    (folder / "docker-compose.yaml").write_text("services: {main: {build: .}}\n")
+    with pytest.raises(ValueError, match="the task has a docker-compose"):
+        make(environment_dir=folder)
+    with pytest.raises(ValueError, match="extra-docker-compose"):
+        make(extra_docker_compose=[folder / "docker-compose.yaml"])
+
+
 # ---- start -------------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +369,50 @@ async def test_stop_without_delete_keeps_the_sandbox(start: Start) -> None:
         assert (await sandbox.run("cat /mark")).text == "kept\n"
         assert "sandbox-lease" not in await sandbox.tags()
         await sandbox.terminate()
+
+
+async def test_a_failed_termination_is_logged(start: Start, emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    environment = await start(owner="failures")
+    sandbox = environment._sandbox
+    assert sandbox is not None
+    emulator.ask("faults", {"method": "SandboxTerminate*", "fault": {"status": {"code": 7, "message": "not permitted"}}})
+    try:
+        with pytest.raises(Exception, match="not permitted"):
+            await environment.stop(delete=True)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    assert f"the sandbox {sandbox.id} was not terminated" in caplog.text
+    async with Provider.open("modal") as provider:
+        await provider.sandbox(sandbox.id).terminate()
+
+
+def in_terminal(command: list[str], env: dict[str, str], typed: bytes) -> tuple[bytes, int]:
+    """Runs a program in a terminal and returns its output and its exit code."""
+    here, there = os.openpty()
+    process = subprocess.Popen(command, env=env, stdin=there, stdout=there, stderr=there, start_new_session=True)
+    os.close(there)
+    os.write(here, typed)
+    output = b""
+    try:
+        while data := os.read(here, 4096):
+            output += data
+    except OSError:
+        pass  # The program has closed the terminal.
+    finally:
+        os.close(here)
+    return output, process.wait(timeout=60)
+
+
+async def test_attach_opens_a_shell(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = await start(owner="attached")
+    monkeypatch.setenv("PATH", f"{Path(os.environ['SANDBOX_PROGRAM']).parent}:{os.environ['PATH']}")
+    called: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: called.append(arguments))
+    await environment.attach()
+    ((program, arguments, env),) = called
+    output, code = await asyncio.to_thread(in_terminal, [program, *arguments[1:]], env, b"cat words.txt; exit 5\n")
+    assert b"apple" in output and code == 5, output
+    assert environment._sandbox is not None and "sandbox-lease" not in await environment._sandbox.tags()
 
 
 KILLED = """

@@ -5,42 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import Emulator
 
 ENVIRONMENT = "sandbox_host.harbor:SandboxEnvironment"
 HERE = Path(__file__).parent
 TASKS = HERE.parents[2] / "inspect/tests/outside/harbor"
-
-
-@pytest.fixture
-def harbor(tmp_path: Path, emulator: Emulator) -> Any:
-    """Runs the program `harbor` and returns its completed process. It must not try to reach another machine."""
-    tried = tmp_path / "tried"
-
-    def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        more = [str(HERE), str(HERE / "offline"), os.environ.get("PYTHONPATH", "")]
-        done = subprocess.run(
-            [Path(sys.executable).with_name("harbor"), *arguments],
-            env={**os.environ, "PYTHONPATH": ":".join(more), "TRIED_TO_REACH": str(tried), "COLUMNS": "200"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            stdin=subprocess.DEVNULL,
-        )
-        assert not tried.exists(), tried.read_text()
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    return run
 
 
 def trials(jobs: Path) -> list[dict[str, Any]]:
@@ -195,6 +168,27 @@ network_mode = "no-network"
     assert left(emulator) == []
 
 
+def test_a_task_has_several_steps(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:
+    settings = """
+schema_version = "1.4"
+[environment]
+[[steps]]
+name = "first"
+[[steps]]
+name = "second"
+"""
+    check = '#!/bin/bash\n[ "$(wc -l </app/lines)" = %d ]; echo $((1 - $?)) >/logs/verifier/reward.txt\n'
+    files = {"task.toml": settings, "environment/Dockerfile": TASK["environment/Dockerfile"]}
+    for number, name in enumerate(["first", "second"], 1):
+        files[f"steps/{name}/instruction.md"] = "Add a line to /app/lines."
+        files[f"steps/{name}/tests/test.sh"] = check % number
+    task = written(tmp_path / "lines", files)
+    run(harbor, task, tmp_path / "jobs", "scripted:Scripted", *scripted("echo line >>lines"))
+    (trial,) = trials(tmp_path / "jobs")
+    assert [each["verifier_result"]["rewards"] for each in trial["step_results"]] == [{"reward": 1}] * 2
+    assert left(emulator) == []
+
+
 def test_a_slow_agent_is_ended(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:
     settings = 'schema_version = "1.4"\n[agent]\ntimeout_sec = 3.0\n[verifier]\nuser = "root"\n[environment]\n'
     task = written(tmp_path / "who", {**TASK, "task.toml": settings})
@@ -203,6 +197,21 @@ def test_a_slow_agent_is_ended(harbor: Any, tmp_path: Path, emulator: Emulator) 
     assert trial["exception_info"]["exception_type"] == "AgentTimeoutError"
     assert trial["verifier_result"]["rewards"] == {"reward": 1}
     assert left(emulator) == []
+
+
+def test_an_interrupted_run_leaves_nothing_running(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:
+    task = written(tmp_path / "who", {**TASK, "task.toml": 'schema_version = "1.4"\n'})
+
+    def busy() -> bool:
+        """Returns whether the agent has begun: its first command has ended, so its sandbox had at least three."""
+        return any(each["phase"] == "running" and each["execs"] >= 3 for each in emulator.ask("state")["sandboxes"])
+
+    commands = scripted("true", "sleep 300")
+    done = harbor(
+        "run", "--path", task, "--agent", "scripted:Scripted", "--env", ENVIRONMENT, "--jobs-dir", tmp_path / "jobs", "--yes",
+        *commands, check=False, until=busy,
+    )  # fmt: skip
+    assert left(emulator) == [], done.stdout + done.stderr
 
 
 def test_a_broken_dockerfile_is_reported(harbor: Any, tmp_path: Path, emulator: Emulator) -> None:

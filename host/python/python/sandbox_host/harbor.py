@@ -246,7 +246,7 @@ class SandboxEnvironment(BaseEnvironment):
         {"harbor.managed", "harbor.environment_name", "harbor.session_id", "harbor.context_id"}
     )
 
-    def __init__(self, *args: object, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The base class asks for the capabilities while it is initialised, and they depend on the options.
         given = {name: value for name, value in kwargs.items() if name not in _BASE_PARAMETERS or name == "auto_mounting"}
         options = type(self).parse_options(given)
@@ -370,10 +370,20 @@ class SandboxEnvironment(BaseEnvironment):
         lent, self._lent = self._lent, None
         try:
             if sandbox is not None:
-                await sandbox.terminate()
+                await self._terminate(sandbox)
         finally:
             if lent is not None:
                 await lent.give_back()
+
+    async def _terminate(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.terminate()
+        except SandboxError as error:
+            # Harbor hides what `stop` raises. Without renewals, the next sweep ends the sandbox.
+            self.logger.warning("the sandbox %s was not terminated: %s", sandbox.id, error)
+            if self.options.owner is not None:
+                await sandbox.release()
+            raise
 
     async def _leave(self) -> None:
         sandbox, self._sandbox = self._sandbox, None

@@ -29,5 +29,5 @@ def getaddrinfo(host: object, *rest: object, **more: object) -> object:
     return _look_up(host, *rest, **more)  # type: ignore[arg-type]
 
 
-socket.socket.connect = connect  # type: ignore[method-assign]
+socket.socket.connect = connect  # type: ignore[method-assign,assignment]
 socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
