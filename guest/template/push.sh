@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pushes a component to an OCI registry, in the form that `sandbox plugin pull` and other programs for WebAssembly expect: a
+# Pushes a component to an OCI registry, in the form that `sandbox-host plugin pull` and other programs for WebAssembly expect: a
 # manifest with one layer of the type application/wasm. Prints the digest of the manifest. Needs curl and sha256sum.
 #
 #   sh push.sh FILE REGISTRY REPOSITORY TAG [OPTIONS OF CURL]

@@ -344,7 +344,7 @@ async def test_the_connection_opens_a_shell(box: SandboxEnvironment) -> None:
     connection = await box.connection(user="nobody")
     assert connection.type == "modal"
     words = shlex.split(connection.command)
-    assert Path(words[0]).name == "sandbox" and words[1] == "shell" and words[2].startswith("sb-")
+    assert Path(words[0]).name == "sandbox-host" and words[1] == "shell" and words[2].startswith("sb-")
     assert connection.command.endswith("--user nobody") and connection.ports is None
     assert box.default_polling_interval() == 0.2
 
@@ -566,7 +566,7 @@ async def test_a_connection_opens_a_shell_in_its_container(tmp_path: Path) -> No
         connection = await environments["other"].connection()
         words = shlex.split(connection.command)
         # The program that was installed with the package.
-        assert Path(words[0]).samefile(Path(sys.executable).with_name("sandbox"))
+        assert Path(words[0]).samefile(Path(sys.executable).with_name("sandbox-host"))
         said = await asyncio.to_thread(type_into, words, "echo in-$WHERE as $(id -un)\nexit\n")
         assert "in-other as nobody" in said
         connection = await environments["other"].connection(user="root")

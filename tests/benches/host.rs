@@ -127,7 +127,7 @@ async fn starts(emulator: &Emulator, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Measures the time from the start of `sandbox exec` to the first bytes that a server receives.
+/// Measures the time from the start of `sandbox-host exec` to the first bytes that a server receives.
 async fn first_request() -> Result<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -5,7 +5,7 @@
 //     TRANSLATED=FOLDER node --experimental-wasm-jspi host-jspi.mjs COMPONENT IMAGE
 //
 // The option is needed by Node 24 only. IMAGE is the reference of an image in a registry. FOLDER is the destination of the
-// translation. The variables are those that `sandbox gateway` prints, or DOCKER_HOST.
+// translation. The variables are those that `sandbox-host gateway` prints, or DOCKER_HOST.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import process from "node:process";

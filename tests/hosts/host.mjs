@@ -2,7 +2,7 @@
 // Node uses a worker thread with Node's own HTTP/1.1 client. A call blocks the thread that makes it. With Node 24 or newer,
 // use `host-jspi.mjs` instead.
 //
-//     TRANSLATED=FOLDER node host.mjs COMPONENT IMAGE     # with the variables that `sandbox gateway` prints, or DOCKER_HOST
+//     TRANSLATED=FOLDER node host.mjs COMPONENT IMAGE     # with the variables that `sandbox-host gateway` prints, or DOCKER_HOST
 //
 // IMAGE is the reference of an image in a registry. FOLDER is the destination of the translation. The npm packages must be
 // visible from it.

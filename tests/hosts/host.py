@@ -1,9 +1,9 @@
 """Runs a provider component in a stock host: the unmodified `wasmtime` package from PyPI.
 
-    python host.py COMPONENT IMAGE     # with the variables that `sandbox gateway` prints, or DOCKER_HOST
+    python host.py COMPONENT IMAGE     # with the variables that `sandbox-host gateway` prints, or DOCKER_HOST
 
 IMAGE is the reference of an image in a registry. This host speaks only HTTP/1.1 and cannot add credentials, so the provider
-for Modal connects through `sandbox gateway`. The provider for Docker needs none. The checks cover the life of a sandbox,
+for Modal connects through `sandbox-host gateway`. The provider for Docker needs none. The checks cover the life of a sandbox,
 and that calls without the token of the gateway are refused.
 """
 

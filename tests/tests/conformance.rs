@@ -1,4 +1,4 @@
-//! Checks the conformance kit with providers that are wrong: `sandbox conformance` has to find each fault of
+//! Checks the conformance kit with providers that are wrong: `sandbox-host conformance` has to find each fault of
 //! `tests/guests/faulty`, and nothing in the memory provider.
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
 //! Runs the unmodified components in stock hosts: wasmtime from Python, Rust, C, C++ and Go, and JavaScript made by jco in
-//! Node and Deno. All of them speak HTTP/1.1 only. So they connect to Modal through `sandbox gateway` and hold only the
+//! Node and Deno. All of them speak HTTP/1.1 only. So they connect to Modal through `sandbox-host gateway` and hold only the
 //! token of the gateway. They connect to Docker without it.
 
 use std::{
@@ -279,7 +279,7 @@ fn without_the_gateway_the_error_names_it() {
         command.arg(component()).arg("debian").env_remove("MODAL_GRPC_WIRE").env_remove("DOCKER_HOST");
         let output = command.env("MODAL_SERVER_URL", &address).envs(token).output().expect("cannot start the host");
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(!output.status.success() && text.contains("`sandbox gateway`"), "{}: {text}", host.name);
+        assert!(!output.status.success() && text.contains("`sandbox-host gateway`"), "{}: {text}", host.name);
     }
 }
 

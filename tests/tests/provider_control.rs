@@ -1,5 +1,5 @@
 //! The control plane of the provider for Modal, through the host library, with the emulator: what the checks of
-//! `sandbox conformance` do not say, because it is not the same for other providers.
+//! `sandbox-host conformance` do not say, because it is not the same for other providers.
 
 use std::{
     collections::HashSet,
@@ -702,7 +702,7 @@ async fn memory_snapshots_are_refused_by_the_emulator() -> Result<()> {
 
 // ---- sidecars and logs -----------------------------------------------------------------------------------------------
 
-/// The checks of `sandbox conformance` use the V2 backend.
+/// The checks of `sandbox-host conformance` use the V2 backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sidecars_exist_on_the_v1_backend() -> Result<()> {
     let world = World::new().await?;

@@ -1,5 +1,5 @@
 //! The exec functions of the provider for Modal, through the host library, with the emulator: what the checks of
-//! `sandbox conformance` do not say, because it is not the same for other providers.
+//! `sandbox-host conformance` do not say, because it is not the same for other providers.
 
 use std::time::Duration;
 

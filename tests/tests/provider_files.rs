@@ -1,5 +1,5 @@
 //! The file functions of the provider for Modal and of the host, with the emulator: what the checks of
-//! `sandbox conformance` do not say, because it is not the same for other providers, or needs a sandbox that lies.
+//! `sandbox-host conformance` do not say, because it is not the same for other providers, or needs a sandbox that lies.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -212,6 +213,9 @@ fn component_flags() -> (String, String) {
     (name, format!("{} {COMPRESS_RELOCATIONS_FLAG}", remap()))
 }
 
+/// The second name of the program. Another vendor has a program `sandbox` too.
+pub const SECOND_NAME: &str = "sandbox-host";
+
 /// Builds only the program, optimised, and returns its path in `target/dist`.
 ///
 /// # Errors
@@ -219,7 +223,12 @@ fn component_flags() -> (String, String) {
 /// Fails if it cannot be built.
 pub fn program() -> Result<PathBuf> {
     progress::cargo("program", "build", &["--package", "sandbox-cli", "--bin", "sandbox", "--release"], &[])?;
-    place(&tools::target().join("release/sandbox"), "sandbox")
+    let program = place(&tools::target().join("release/sandbox"), "sandbox")?;
+    // Its second name, which is that of the documents.
+    let second = program.with_file_name(SECOND_NAME);
+    let _ = fs::remove_file(&second);
+    symlink("sandbox", second)?;
+    Ok(program)
 }
 
 /// Returns compiler flags that remove the folders of the build machine from panic messages, which name source files.

@@ -1,4 +1,4 @@
-//! `cargo xtask conformance`: runs `sandbox conformance` on every provider in this tree, and compares the results with the
+//! `cargo xtask conformance`: runs `sandbox-host conformance` on every provider in this tree, and compares the results with the
 //! table in `docs/conformance.md`, or writes the table.
 
 use std::{
@@ -41,7 +41,7 @@ const DOCUMENT: &str = "docs/conformance.md";
 const INTRODUCTION: &str = "\
 # Conformance of the providers
 
-Made by `cargo xtask conformance --write`, which runs `sandbox conformance` on every provider in this tree. The step
+Made by `cargo xtask conformance --write`, which runs `sandbox-host conformance` on every provider in this tree. The step
 `conformance` of `cargo xtask test` compares this page with a new run. The provider `modal` is tested with the
 emulator. The columns `docker` and `podman` are the provider for Docker with Docker Engine and with Podman.
 

@@ -26,7 +26,7 @@ impl Demo {
         let mut command = Command::new(&self.program);
         command.args(["--emulator-url", &self.url]).args(arguments);
         let shown: Vec<_> = arguments.iter().map(|word| quote(word)).collect();
-        println!("\n$ sandbox {}", shown.join(" "));
+        println!("\n$ sandbox-host {}", shown.join(" "));
         command
     }
 

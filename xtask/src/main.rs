@@ -56,7 +56,7 @@ enum Task {
         #[arg(long)]
         proxy: bool,
     },
-    /// Build, then run `sandbox conformance` on every provider, and compare the results with docs/conformance.md
+    /// Build, then run `sandbox-host conformance` on every provider, and compare the results with docs/conformance.md
     Conformance {
         /// Write docs/conformance.md
         #[arg(long)]

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
@@ -19,6 +20,9 @@ use crate::{
 
 /// The search path of the tests: system folders only, without the Rust toolchain and the user's own programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The script `sandbox` of the wheel, which runs the program `sandbox-host` beside it.
+const SHORT_NAME: &str = "#!/bin/sh\nexec \"$(dirname -- \"$(readlink -f -- \"$0\")\")/sandbox-host\" \"$@\"\n";
 
 /// Returns the folder of the package.
 pub fn tree() -> PathBuf {
@@ -56,7 +60,10 @@ fn build_wheel() -> Result<PathBuf> {
     let program = build::program()?;
     let scripts = tree().join("sandbox_host.data/scripts");
     fs::create_dir_all(&scripts)?;
-    build::replace(&program, &scripts.join("sandbox"))?;
+    build::replace(&program, &scripts.join(build::SECOND_NAME))?;
+    let short = scripts.join("sandbox");
+    fs::write(&short, SHORT_NAME)?;
+    fs::set_permissions(&short, fs::Permissions::from_mode(0o755))?;
     for provider in build::PROVIDERS {
         let name = build::file_name(provider);
         // The program looks for its components in the first place, the package in the second.

@@ -177,7 +177,7 @@ fn the_manual_is_what_the_program_says() {
 fn files_that_are_no_plugins() {
     fails(
         &["--plugin", "/does/not/exist.wasm", "list"],
-        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n  try: give the path of a file, or a name from `sandbox plugin pull`\n",
+        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n  try: give the path of a file, or a name from `sandbox-host plugin pull`\n",
     );
     fails(
         &["--plugin", "/dev/null", "list"],

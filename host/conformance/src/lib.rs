@@ -3,7 +3,7 @@
 //! [`run`] reads the description of a provider and runs the checks of this crate on it, through the public API of
 //! `sandbox-host`. A capability that the provider declares is tested. A capability that it does not declare must be
 //! refused with `unsupported` before anything is sent to the service. Each [`Check`] names the part of the interface that
-//! it tests. The command `sandbox conformance` prints the results.
+//! it tests. The command `sandbox-host conformance` prints the results.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -114,7 +114,7 @@ class SandboxConfig(BaseModel):
     """Additional tags of the sandbox."""
 
     options: Mapped = ()
-    """Further options of the provider. Values are JSON, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
+    """Further options of the provider. Values are JSON, such as `{"docker": "true"}`. `sandbox-host plugin inspect` lists the
     options."""
 
     @model_validator(mode="after")

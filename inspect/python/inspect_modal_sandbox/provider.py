@@ -58,9 +58,9 @@ def program(kind: Kind = MODAL) -> list[str]:
     The program is the one that was installed with this package, or else the one on the search path. Both have the
     components beside them, so the path of a component is only needed if the variable `COMPONENT` names another one.
     """
-    installed = Path(sysconfig.get_path("scripts")) / "sandbox"
+    installed = Path(sysconfig.get_path("scripts")) / "sandbox-host"
     # Without a program, the plain name makes the shell say what is missing.
-    found = str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
+    found = str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox-host") or "sandbox-host"
     return [found, *(["--plugin", component(kind), "--grant"] if os.environ.get(kind.variable(COMPONENT)) else kind.arguments)]
 
 

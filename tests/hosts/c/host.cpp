@@ -1,6 +1,6 @@
 // Runs a provider component with the C++ classes over wasmtime's C API, and makes the checks of the other stock hosts.
 //
-//     host COMPONENT IMAGE     # with the variables that `sandbox gateway` prints, or DOCKER_HOST
+//     host COMPONENT IMAGE     # with the variables that `sandbox-host gateway` prints, or DOCKER_HOST
 //
 // IMAGE is the reference of an image in a registry. wasmtime's HTTP client speaks HTTP/1.1 only and adds no
 // credentials, so the provider for Modal needs the gateway. The provider for Docker needs none.

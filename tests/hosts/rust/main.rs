@@ -2,7 +2,7 @@
 //! stock hosts.
 //!
 //! ```text
-//! stock-host COMPONENT IMAGE     # with the variables that `sandbox gateway` prints, or DOCKER_HOST
+//! stock-host COMPONENT IMAGE     # with the variables that `sandbox-host gateway` prints, or DOCKER_HOST
 //! ```
 //!
 //! IMAGE is the reference of an image in a registry. The function [`send`] speaks HTTP/1.1 only and adds no credentials,

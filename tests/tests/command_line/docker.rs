@@ -1,5 +1,5 @@
 //! The provider for Docker with a real engine: the whole output of the commands, compared with a snapshot file. The checks of
-//! the provider itself are those of `sandbox conformance`, which `cargo xtask conformance` runs on both engines.
+//! the provider itself are those of `sandbox-host conformance`, which `cargo xtask conformance` runs on both engines.
 
 use std::{
     io::Read as _,

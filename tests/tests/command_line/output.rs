@@ -123,7 +123,7 @@ impl Transcript {
             let simple = !argument.is_empty() && argument.chars().all(plain);
             if simple { Cow::Borrowed(*argument) } else { Cow::Owned(format!("'{argument}'")) }
         });
-        self.text.push_str(&format!("$ sandbox {}\n", quoted.collect::<Vec<_>>().join(" ")));
+        self.text.push_str(&format!("$ sandbox-host {}\n", quoted.collect::<Vec<_>>().join(" ")));
         for (mark, bytes) in [("  ", &output.stdout), ("! ", &output.stderr)] {
             for line in String::from_utf8_lossy(bytes).lines().filter(|line| !PROGRESS.is_match(line)) {
                 self.text.push_str(format!("{mark}{line}").trim_end());

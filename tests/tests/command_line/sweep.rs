@@ -82,7 +82,7 @@ fn a_sweep_removes_exactly_what_a_killed_program_left() {
     assert_eq!(sweep(&emulator, &["--owner", "you"]).0, others);
 }
 
-/// A killed `sandbox run` leaves a sandbox with a lease, which a sweep removes. A kept sandbox has no lease and stays.
+/// A killed `sandbox-host run` leaves a sandbox with a lease, which a sweep removes. A kept sandbox has no lease and stays.
 #[test]
 fn a_killed_run_is_swept_and_a_kept_sandbox_is_not() {
     let emulator = Emulator::start();

@@ -101,7 +101,7 @@ const STEPS: &[Step] = &[
     Step { name: "guests", about: "the example providers in Python and JavaScript", run: Action::Tests(guests::test) },
     Step {
         name: "conformance",
-        about: "the checks of `sandbox conformance` on every provider, and the table in docs/conformance.md",
+        about: "the checks of `sandbox-host conformance` on every provider, and the table in docs/conformance.md",
         run: Action::Check(|| conformance::run(false)),
     },
     Step {

@@ -49,9 +49,20 @@ Environment:
   SANDBOX_LOG                  filter for the diagnostics, such as sandbox_host=trace; replaces -v
   OTEL_EXPORTER_OTLP_ENDPOINT  URL of the collector for spans and counters (OTLP over gRPC) [default: none]";
 
+/// The name of the program in its own texts. It is also installed as `sandbox`, a name that a program of another vendor has
+/// too.
+pub const PROGRAM: &str = "sandbox-host";
+
 /// Runs commands in disposable cloud machines (sandboxes), through a provider plugin.
 #[derive(Debug, Parser)]
-#[command(name = "sandbox", version, after_help = AFTER, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = PROGRAM,
+    bin_name = PROGRAM,
+    version,
+    after_help = AFTER,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// Options of all commands.
     #[command(flatten)]

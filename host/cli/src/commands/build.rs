@@ -1,4 +1,4 @@
-//! `sandbox build`: builds an image and prints its id.
+//! `sandbox-host build`: builds an image and prints its id.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::output::results::Built;
 use crate::session::Session;
 use crate::steps::image::build_image;
 
-/// Runs `sandbox build`. Returns the exit code.
+/// Runs `sandbox-host build`. Returns the exit code.
 pub async fn build(session: &Session, args: Build) -> Result<i32> {
     let provider = session.provider().await?;
     let id = build_image(session, &provider, &args.image).await?;

@@ -1,4 +1,4 @@
-//! `sandbox cat`: prints files of a sandbox.
+//! `sandbox-host cat`: prints files of a sandbox.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::args::Cat;
 use crate::session::Session;
 use crate::steps::place::{ours, remote};
 
-/// Runs `sandbox cat`. Returns the exit code.
+/// Runs `sandbox-host cat`. Returns the exit code.
 pub async fn cat(session: &Session, args: Cat) -> Result<i32> {
     let provider = session.provider().await?;
     for text in &args.paths {

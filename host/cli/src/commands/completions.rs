@@ -1,15 +1,15 @@
-//! `sandbox completions`: prints a completion script for a shell.
+//! `sandbox-host completions`: prints a completion script for a shell.
 
 use anyhow::Result;
 use clap::CommandFactory;
 
-use crate::args::{Cli, Completions};
+use crate::args::{Cli, Completions, PROGRAM};
 use crate::output;
 
-/// Runs `sandbox completions`. Returns the exit code.
+/// Runs `sandbox-host completions`. Returns the exit code.
 pub fn completions(args: Completions) -> Result<i32> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);
+    clap_complete::generate(args.shell, &mut Cli::command(), PROGRAM, &mut script);
     output::print_own(&script)?;
     Ok(0)
 }

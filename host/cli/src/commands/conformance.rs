@@ -1,4 +1,4 @@
-//! `sandbox conformance`: runs the checks of the interface on a provider, and prints their results.
+//! `sandbox-host conformance`: runs the checks of the interface on a provider, and prints their results.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::steps::image::named_image;
 /// Exit code if a check failed. It differs from that of a failure of this program.
 const NOT_CONFORMING: i32 = 1;
 
-/// Runs `sandbox conformance`. Returns the exit code.
+/// Runs `sandbox-host conformance`. Returns the exit code.
 pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
     let groups = sandbox_conformance::groups();
     if let Some(name) = args.only.iter().find(|name| !groups.contains(&name.as_str())) {

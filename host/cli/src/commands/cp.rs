@@ -1,4 +1,4 @@
-//! `sandbox cp`: copies files and directories to, from and between sandboxes.
+//! `sandbox-host cp`: copies files and directories to, from and between sandboxes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl From<u64> for Copied {
     }
 }
 
-/// Runs `sandbox cp`. Returns the exit code.
+/// Runs `sandbox-host cp`. Returns the exit code.
 pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     let what = format!("copy {} to {}", args.source, args.destination);
     let (source, destination) = (Place::parse(&args.source), Place::parse(&args.destination));
@@ -131,7 +131,7 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
             .hint("create it first"),
         std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
             .because(format!("no file can be created in {}: permission denied", directory.display()))
-            .hint("choose another directory, or redirect the output: `sandbox cat ID:/PATH > FILE`"),
+            .hint("choose another directory, or redirect the output: `sandbox-host cat ID:/PATH > FILE`"),
         // The error's own text names the temporary file, which the user does not know.
         kind => what(kind.into()),
     })?;

@@ -1,4 +1,4 @@
-//! `sandbox create`: creates a sandbox and prints its id.
+//! `sandbox-host create`: creates a sandbox and prints its id.
 
 use anyhow::Result;
 use sandbox_host::types::{EntryPoint, ImageSpec};
@@ -12,7 +12,7 @@ use crate::steps::image::prepare_image;
 use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
 use crate::steps::terminal::terminal;
 
-/// Runs `sandbox create`. Returns the exit code.
+/// Runs `sandbox-host create`. Returns the exit code.
 pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let provider = session.provider().await?;
     let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;

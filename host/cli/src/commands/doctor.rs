@@ -1,4 +1,4 @@
-//! `sandbox doctor`: checks plugin, credentials, service and emulator, and prints what to do about each failure.
+//! `sandbox-host doctor`: checks plugin, credentials, service and emulator, and prints what to do about each failure.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::session::emulator::Private;
 
-/// Runs `sandbox doctor`. Returns the exit code.
+/// Runs `sandbox-host doctor`. Returns the exit code.
 pub async fn doctor(session: &Session) -> Result<i32> {
     let mut findings = Findings { json: session.voice.json, rows: Vec::new(), failed: false };
     if let Some(plugin) = plugin(session, &mut findings).await {

@@ -1,4 +1,4 @@
-//! `sandbox doctor --live`: checks that only a run against the service can confirm, as far as they can be scripted. The
+//! `sandbox-host doctor --live`: checks that only a run against the service can confirm, as far as they can be scripted. The
 //! numbers are those in `docs/live-checks.md`.
 //!
 //! The checks create a few sandboxes and images, each for a few minutes at most, and always remove them: all sandboxes
@@ -48,7 +48,7 @@ fn expect(good: bool, text: impl Into<String>) -> Check {
     Ok(if good { Found::Well(text.into()) } else { Found::Other(text.into()) })
 }
 
-/// Runs `sandbox doctor --live`. Returns the exit code.
+/// Runs `sandbox-host doctor --live`. Returns the exit code.
 pub async fn live(session: &Session) -> Result<i32> {
     let provider = session.provider().await?;
     let run = fresh_id();

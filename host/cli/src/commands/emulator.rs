@@ -1,4 +1,4 @@
-//! `sandbox emulator`: runs the emulator in the foreground.
+//! `sandbox-host emulator`: runs the emulator in the foreground.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! `sandbox exec`: runs a command in a running sandbox.
+//! `sandbox-host exec`: runs a command in a running sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::ExecSpec;
@@ -12,7 +12,7 @@ use crate::steps::execution::{apply, execute, require_argv};
 use crate::steps::sandbox::container;
 use crate::steps::verdict::{STAY_HINT, not_begun};
 
-/// Runs `sandbox exec`. Returns the exit code of the command.
+/// Runs `sandbox-host exec`. Returns the exit code of the command.
 pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
     require_argv(&args.argv)?;
     let sandbox = container(session.provider().await?.sandbox(&args.id), args.container.as_deref());

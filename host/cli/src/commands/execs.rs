@@ -1,4 +1,4 @@
-//! `sandbox execs`: lists the commands that have been started in a sandbox.
+//! `sandbox-host execs`: lists the commands that have been started in a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::{ExecInfo, Verdict};
@@ -11,7 +11,7 @@ use crate::session::Session;
 use crate::steps::several::pages;
 use crate::steps::verdict::verdict_name;
 
-/// Runs `sandbox execs`. Returns the exit code.
+/// Runs `sandbox-host execs`. Returns the exit code.
 pub async fn execs(session: &Session, args: Execs) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let step = session.voice.step("listing commands");

@@ -1,4 +1,4 @@
-//! `sandbox extend`: changes how long sandboxes may still live.
+//! `sandbox-host extend`: changes how long sandboxes may still live.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::output::text::time;
 use crate::session::Session;
 use crate::steps::several::each;
 
-/// Runs `sandbox extend`. Returns the exit code.
+/// Runs `sandbox-host extend`. Returns the exit code.
 pub async fn extend(session: &Session, args: Extend) -> Result<i32> {
     let extend = async |sandbox: sandbox_host::Sandbox| sandbox.extend(args.lifetime).await;
     let show = |id: &str, end: u64| {

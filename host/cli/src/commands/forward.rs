@@ -1,4 +1,4 @@
-//! `sandbox forward`: forwards local ports to ports of a sandbox.
+//! `sandbox-host forward`: forwards local ports to ports of a sandbox.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ use crate::output::text::end_text;
 use crate::output::{self, Failure, Voice};
 use crate::session::Session;
 
-/// Runs `sandbox forward`. Returns only with an error, for example when the sandbox has ended.
+/// Runs `sandbox-host forward`. Returns only with an error, for example when the sandbox has ended.
 pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let tunnels = {

@@ -1,4 +1,4 @@
-//! `sandbox gateway`: opens a gateway to the service and prints its settings as environment variables.
+//! `sandbox-host gateway`: opens a gateway to the service and prints its settings as environment variables.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::args::Gateway;
 use crate::output::{self, Failure};
 use crate::session::Session;
 
-/// Runs `sandbox gateway`. Returns the exit code.
+/// Runs `sandbox-host gateway`. Returns the exit code.
 pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     let provider = session.provider().await?;
     let gateway = Open::open_for_pages(&provider, args.listen, &args.allow_origin).await?;

@@ -1,4 +1,4 @@
-//! `sandbox image`: shows or deletes an image, or deletes a memory snapshot.
+//! `sandbox-host image`: shows or deletes an image, or deletes a memory snapshot.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::args::{ImageCommand, ImageId, ImageRm};
 use crate::output::results::{Image, ImageRemoved, SnapshotRemoved};
 use crate::session::Session;
 
-/// Runs `sandbox image`. Returns the exit code.
+/// Runs `sandbox-host image`. Returns the exit code.
 pub async fn image(session: &Session, command: ImageCommand) -> Result<i32> {
     let provider = session.provider().await?;
     match command {

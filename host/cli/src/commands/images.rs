@@ -1,4 +1,4 @@
-//! `sandbox images`: lists the images that the provider has stored.
+//! `sandbox-host images`: lists the images that the provider has stored.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::output::results::Image;
 use crate::session::Session;
 use crate::steps::several::pages;
 
-/// Runs `sandbox images`. Returns the exit code.
+/// Runs `sandbox-host images`. Returns the exit code.
 pub async fn images(session: &Session, args: Images) -> Result<i32> {
     let provider = session.provider().await?;
     let step = session.voice.step("listing images");

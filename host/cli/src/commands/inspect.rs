@@ -1,4 +1,4 @@
-//! `sandbox inspect`: prints the properties of a sandbox.
+//! `sandbox-host inspect`: prints the properties of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::{ListFilter, SandboxState};
@@ -12,7 +12,7 @@ use crate::session::Session;
 /// Maximum number of sandboxes with the same tags that are searched for the one to inspect.
 const NAMESAKES: usize = 1000;
 
-/// Runs `sandbox inspect`. Returns the exit code.
+/// Runs `sandbox-host inspect`. Returns the exit code.
 pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
     let provider = session.provider().await?;
     let sandbox = provider.sandbox(args.id);

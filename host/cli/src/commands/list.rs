@@ -1,4 +1,4 @@
-//! `sandbox list`: lists sandboxes.
+//! `sandbox-host list`: lists sandboxes.
 
 use anyhow::Result;
 use sandbox_host::Provider;
@@ -25,7 +25,7 @@ struct ListScope {
     variable: String,
 }
 
-/// Runs `sandbox list`. Returns the exit code.
+/// Runs `sandbox-host list`. Returns the exit code.
 pub async fn list(session: &Session, args: List) -> Result<i32> {
     let provider = session.provider().await?;
     let mut filter = ListFilter { include_ended: args.all, ..ListFilter::default() };

@@ -1,4 +1,4 @@
-//! `sandbox logs`: prints or follows the log of a sandbox.
+//! `sandbox-host logs`: prints or follows the log of a sandbox.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::steps::verdict::unwrap;
 /// Maximum number of bytes of log text per request.
 const LOG_BYTES: u32 = 1 << 20;
 
-/// Runs `sandbox logs`. Returns the exit code.
+/// Runs `sandbox-host logs`. Returns the exit code.
 pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     if args.follow {

@@ -1,4 +1,4 @@
-//! `sandbox ls`: lists a directory of a sandbox.
+//! `sandbox-host ls`: lists a directory of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::{FileInfo, FileKind};
@@ -9,7 +9,7 @@ use crate::output::{self, text};
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// Runs `sandbox ls`. Returns the exit code.
+/// Runs `sandbox-host ls`. Returns the exit code.
 pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, path) = remote(&provider, &args.path)?;

@@ -1,4 +1,4 @@
-//! `sandbox man`: prints the manual page, or writes all pages to a directory.
+//! `sandbox-host man`: prints the manual page, or writes all pages to a directory.
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use crate::args::{Cli, Man};
 use crate::output;
 
-/// Runs `sandbox man`. Returns the exit code.
+/// Runs `sandbox-host man`. Returns the exit code.
 pub fn man(args: Man) -> Result<i32> {
     match &args.directory {
         Some(directory) => {

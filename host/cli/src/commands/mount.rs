@@ -1,4 +1,4 @@
-//! `sandbox mount`: mounts an image in a running sandbox.
+//! `sandbox-host mount`: mounts an image in a running sandbox.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::Mounted;
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// Runs `sandbox mount`. Returns the exit code.
+/// Runs `sandbox-host mount`. Returns the exit code.
 pub async fn mount(session: &Session, args: Mount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.mount(&path, args.image.as_deref()).await?;

@@ -1,4 +1,4 @@
-//! `sandbox network`: changes the network policy of a running sandbox.
+//! `sandbox-host network`: changes the network policy of a running sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::NetworkPolicy;
@@ -8,7 +8,7 @@ use crate::output::results::{self, AllowedPlaces, NetworkChanged};
 use crate::session::Session;
 use crate::steps::sandbox::places;
 
-/// Runs `sandbox network`. Returns the exit code.
+/// Runs `sandbox-host network`. Returns the exit code.
 pub async fn network(session: &Session, args: Network) -> Result<i32> {
     let (policy, shown) = if args.open {
         (NetworkPolicy::open(), results::Network::All("open"))

@@ -1,4 +1,4 @@
-//! `sandbox pause`: freezes the processes of sandboxes.
+//! `sandbox-host pause`: freezes the processes of sandboxes.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::StateChanged;
 use crate::session::Session;
 use crate::steps::several::each;
 
-/// Runs `sandbox pause`. Returns the exit code.
+/// Runs `sandbox-host pause`. Returns the exit code.
 pub async fn pause(session: &Session, args: Ids) -> Result<i32> {
     let pause = async |sandbox: sandbox_host::Sandbox| sandbox.pause().await;
     let show = |id: &str, ()| session.voice.show(&StateChanged { sandbox: id, state: "paused" }, [id]);

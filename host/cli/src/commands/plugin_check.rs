@@ -1,4 +1,4 @@
-//! `sandbox plugin check`: checks a component for its author.
+//! `sandbox-host plugin check`: checks a component for its author.
 
 use anyhow::Result;
 use sandbox_host::{Plugin, Problem, check_component};
@@ -12,7 +12,7 @@ use crate::session::Session;
 /// The exit code if there are problems.
 const PROBLEMS: i32 = 1;
 
-/// Runs `sandbox plugin check`. Returns the exit code: 1 if there are problems.
+/// Runs `sandbox-host plugin check`. Returns the exit code: 1 if there are problems.
 pub async fn check(session: &Session, args: PluginCheck) -> Result<i32> {
     let bytes = tokio::fs::read(&args.file).await.map_err(|error| {
         Failure::new(format!("read {}", args.file.display()), sandbox_host::local_reason(&error))

@@ -1,4 +1,4 @@
-//! `sandbox plugin inspect`: prints what a plugin is, requests and would be granted.
+//! `sandbox-host plugin inspect`: prints what a plugin is, requests and would be granted.
 
 use anyhow::Result;
 use sandbox_host::types::Description;
@@ -9,7 +9,7 @@ use crate::output;
 use crate::output::results::{OptionInfo, PluginInfo, support_name};
 use crate::session::{Session, locate};
 
-/// Runs `sandbox plugin inspect`. Returns the exit code.
+/// Runs `sandbox-host plugin inspect`. Returns the exit code.
 pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let plugin = match &args.file {
         Some(path) => Session::load(locate(path), true).await?,

@@ -1,4 +1,4 @@
-//! `sandbox plugin pack`: puts a manifest into a component.
+//! `sandbox-host plugin pack`: puts a manifest into a component.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::output::Failure;
 use crate::output::results::Packed;
 use crate::session::Session;
 
-/// Runs `sandbox plugin pack`. Returns the exit code.
+/// Runs `sandbox-host plugin pack`. Returns the exit code.
 pub fn pack(session: &Session, args: PluginPack) -> Result<i32> {
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| {

@@ -1,4 +1,4 @@
-//! `sandbox plugin pull`: downloads a plugin and stores it under a name.
+//! `sandbox-host plugin pull`: downloads a plugin and stores it under a name.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::pull::registry::{Digest, Fetcher, WHOLE};
 use crate::pull::{directory, fetch, is_name, name_of, parse, store, without_user};
 use crate::session::Session;
 
-/// Runs `sandbox plugin pull`. Returns the exit code.
+/// Runs `sandbox-host plugin pull`. Returns the exit code.
 pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     let what = format!("pull {}", without_user(&args.reference));
     let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;

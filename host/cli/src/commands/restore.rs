@@ -1,4 +1,4 @@
-//! `sandbox restore`: creates a sandbox from a memory snapshot.
+//! `sandbox-host restore`: creates a sandbox from a memory snapshot.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::args::Restore;
 use crate::output::results::Created;
 use crate::session::Session;
 
-/// Runs `sandbox restore`. Returns the exit code.
+/// Runs `sandbox-host restore`. Returns the exit code.
 pub async fn restore(session: &Session, args: Restore) -> Result<i32> {
     let provider = session.provider().await?;
     let step = session.voice.step("restoring the snapshot");

@@ -1,4 +1,4 @@
-//! `sandbox rm`: removes files and directories of sandboxes.
+//! `sandbox-host rm`: removes files and directories of sandboxes.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::output::results::Removed;
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// Runs `sandbox rm`. Returns the exit code.
+/// Runs `sandbox-host rm`. Returns the exit code.
 pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
     let provider = session.provider().await?;
     let places = args.paths.iter().map(|text| remote(&provider, text)).collect::<Result<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! `sandbox run`: runs a command in a new sandbox, and terminates the sandbox unless `--keep` is given.
+//! `sandbox-host run`: runs a command in a new sandbox, and terminates the sandbox unless `--keep` is given.
 
 use anyhow::Result;
 use sandbox_host::types::{self, ExecSpec, ImageSource, ImageSpec, SandboxSpec};
@@ -24,7 +24,7 @@ enum Life {
     Own,
 }
 
-/// Runs `sandbox run`. Returns the exit code of the command.
+/// Runs `sandbox-host run`. Returns the exit code of the command.
 pub async fn run(session: &Session, args: Run) -> Result<i32> {
     require_argv(&args.argv)?;
     let provider = session.provider().await?;

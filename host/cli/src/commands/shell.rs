@@ -1,4 +1,4 @@
-//! `sandbox shell`: opens a shell in a terminal, in a running or a new sandbox.
+//! `sandbox-host shell`: opens a shell in a terminal, in a running or a new sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::ExecSpec;
@@ -11,7 +11,7 @@ use crate::steps::image::build_image;
 use crate::steps::sandbox::{container, create_sandbox};
 use crate::steps::terminal::{run, size};
 
-/// Runs `sandbox shell`. Returns the exit code of the shell.
+/// Runs `sandbox-host shell`. Returns the exit code of the shell.
 pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, cleanup) = match &args.id {

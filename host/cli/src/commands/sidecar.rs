@@ -1,4 +1,4 @@
-//! `sandbox sidecar`: adds, lists, waits for and terminates sidecars.
+//! `sandbox-host sidecar`: adds, lists, waits for and terminates sidecars.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::steps::verdict::end_code;
 /// How long a single request waits for the end of a sidecar.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// Runs `sandbox sidecar`. Returns the exit code.
+/// Runs `sandbox-host sidecar`. Returns the exit code.
 pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> {
     match command {
         SidecarCommand::Add(args) => add_sidecar(session, *args).await,

@@ -1,4 +1,4 @@
-//! `sandbox snapshot`: takes a snapshot of files or memory and prints its id.
+//! `sandbox-host snapshot`: takes a snapshot of files or memory and prints its id.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::session::Session;
 /// How long a single request waits for an exit snapshot.
 const EXIT_WAIT: Duration = Duration::from_secs(60);
 
-/// Runs `sandbox snapshot`. Returns the exit code.
+/// Runs `sandbox-host snapshot`. Returns the exit code.
 pub async fn snapshot(session: &Session, args: Snapshot) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let _step = session.voice.step("taking the snapshot");

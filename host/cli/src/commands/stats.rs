@@ -1,4 +1,4 @@
-//! `sandbox stats`: prints the resource usage and the cost of a sandbox.
+//! `sandbox-host stats`: prints the resource usage and the cost of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::UsageReport;
@@ -7,7 +7,7 @@ use crate::args::Id;
 use crate::output::results::Usage;
 use crate::session::Session;
 
-/// Runs `sandbox stats`. Returns the exit code.
+/// Runs `sandbox-host stats`. Returns the exit code.
 pub async fn stats(session: &Session, args: Id) -> Result<i32> {
     let report = session.provider().await?.sandbox(args.id).usage_report().await?;
     session.voice.show(&Usage::from(&report), lines(&report))?;

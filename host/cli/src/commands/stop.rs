@@ -1,4 +1,4 @@
-//! `sandbox stop`: ends the processes of sandboxes and keeps their files.
+//! `sandbox-host stop`: ends the processes of sandboxes and keeps their files.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::StateChanged;
 use crate::session::Session;
 use crate::steps::several::each;
 
-/// Runs `sandbox stop`. Returns the exit code.
+/// Runs `sandbox-host stop`. Returns the exit code.
 pub async fn stop(session: &Session, args: Ids) -> Result<i32> {
     let stop = async |sandbox: sandbox_host::Sandbox| sandbox.stop().await;
     let show = |id: &str, ()| session.voice.show(&StateChanged { sandbox: id, state: "stopped" }, [id]);

@@ -1,4 +1,4 @@
-//! `sandbox sweep`: terminates sandboxes whose lease has expired.
+//! `sandbox-host sweep`: terminates sandboxes whose lease has expired.
 
 use std::io::IsTerminal;
 
@@ -10,7 +10,7 @@ use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::steps::sandbox::default_owner;
 
-/// Runs `sandbox sweep`. Returns the exit code.
+/// Runs `sandbox-host sweep`. Returns the exit code.
 pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
     let provider = session.provider().await?;
     let owner = args.owner.unwrap_or_else(default_owner);

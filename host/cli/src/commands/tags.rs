@@ -1,4 +1,4 @@
-//! `sandbox tags`: prints or changes the tags of a sandbox.
+//! `sandbox-host tags`: prints or changes the tags of a sandbox.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output;
 use crate::output::results;
 use crate::session::Session;
 
-/// Runs `sandbox tags`. Returns the exit code.
+/// Runs `sandbox-host tags`. Returns the exit code.
 pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let mut tags = sandbox.tags().await?;

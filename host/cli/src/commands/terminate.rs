@@ -1,4 +1,4 @@
-//! `sandbox terminate`: terminates sandboxes.
+//! `sandbox-host terminate`: terminates sandboxes.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::Terminated;
 use crate::session::Session;
 use crate::steps::several::each;
 
-/// Runs `sandbox terminate`. Returns the exit code.
+/// Runs `sandbox-host terminate`. Returns the exit code.
 pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
     let terminate = async |sandbox: sandbox_host::Sandbox| {
         sandbox.terminate().await?;

@@ -1,4 +1,4 @@
-//! `sandbox token`: creates a token for connections to a port of a sandbox.
+//! `sandbox-host token`: creates a token for connections to a port of a sandbox.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::args::Token;
 use crate::output::results::ConnectToken;
 use crate::session::Session;
 
-/// Runs `sandbox token`. Returns the exit code.
+/// Runs `sandbox-host token`. Returns the exit code.
 pub async fn token(session: &Session, args: Token) -> Result<i32> {
     let made = session.provider().await?.sandbox(args.id).connect_token(args.port, &args.metadata).await?;
     let result = ConnectToken {

@@ -1,4 +1,4 @@
-//! `sandbox tunnels`: prints the addresses of the ports of a sandbox.
+//! `sandbox-host tunnels`: prints the addresses of the ports of a sandbox.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::session::Session;
 /// Timeout for the assignment of the ports.
 pub const TUNNEL_WAIT: Duration = Duration::from_secs(50);
 
-/// Runs `sandbox tunnels`. Returns the exit code.
+/// Runs `sandbox-host tunnels`. Returns the exit code.
 pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let _step = session.voice.step("waiting for the ports");

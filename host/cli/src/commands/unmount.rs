@@ -1,4 +1,4 @@
-//! `sandbox unmount`: unmounts an image from a running sandbox.
+//! `sandbox-host unmount`: unmounts an image from a running sandbox.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::Unmounted;
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// Runs `sandbox unmount`. Returns the exit code.
+/// Runs `sandbox-host unmount`. Returns the exit code.
 pub async fn unmount(session: &Session, args: Unmount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.unmount(&path).await?;

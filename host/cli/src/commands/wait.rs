@@ -1,4 +1,4 @@
-//! `sandbox wait`: waits for the end of a sandbox and prints the reason.
+//! `sandbox-host wait`: waits for the end of a sandbox and prints the reason.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::output::text::end_text;
 use crate::session::Session;
 use crate::steps::verdict::end_code;
 
-/// Runs `sandbox wait`. Returns the exit code.
+/// Runs `sandbox-host wait`. Returns the exit code.
 pub async fn wait(session: &Session, args: Id) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let _step = session.voice.step(format!("waiting for {}", sandbox.id()));

@@ -122,19 +122,19 @@ fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
 fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
     Some(match error.kind() {
         Kind::NotFound if error.is_about_sandbox() => {
-            "`sandbox list` shows the running sandboxes, `sandbox list --all` all of them"
+            "`sandbox-host list` shows the running sandboxes, `sandbox-host list --all` all of them"
         }
         // Without a code of the service: the plugin itself refused the id. The service refuses other arguments.
         Kind::InvalidArgument if error.is_about_sandbox() && error.provider_code().is_none() => {
-            "`sandbox list` shows the ids of sandboxes"
+            "`sandbox-host list` shows the ids of sandboxes"
         }
         Kind::AlreadyExists => "choose another name, or terminate the sandbox that has it",
-        Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows the existing files",
+        Kind::File(FileFault::NotFound) => "`sandbox-host ls ID:/DIRECTORY` shows the existing files",
         Kind::File(FileFault::NotEmpty) => "use -r",
         Kind::PermissionDenied => "use credentials that permit this",
         Kind::ResourceExhausted | Kind::TimedOut => "try again later",
-        Kind::Unavailable => "try again; `sandbox doctor` checks the connection",
-        Kind::Unsupported => "`sandbox plugin inspect` lists the capabilities of this provider",
+        Kind::Unavailable => "try again; `sandbox-host doctor` checks the connection",
+        Kind::Unsupported => "`sandbox-host plugin inspect` lists the capabilities of this provider",
         Kind::BuildFailed => "correct the failed line, and build again",
         Kind::Internal => "try again; -vv prints more diagnostics",
         _ => return None,

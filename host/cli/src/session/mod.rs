@@ -87,7 +87,7 @@ impl Session {
                 let names =
                     if names.is_empty() { names } else { format!(" the name of a bundled component ({names}),") };
                 Failure::of(&error)
-                    .hint(format!("give the path of a file,{names} or a name from `sandbox plugin pull`"))
+                    .hint(format!("give the path of a file,{names} or a name from `sandbox-host plugin pull`"))
                     .into()
             }
             _ => error.into(),
@@ -135,7 +135,7 @@ impl Session {
         let (plugin, emulator) = self.plugin_and_emulator().await?;
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
             return Err(Failure::new(format!("use the emulator at {url}"), "this is not the URL of an emulator")
-                .hint("give the URL that `sandbox emulator` prints, such as http://127.0.0.1:7000")
+                .hint("give the URL that `sandbox-host emulator` prints, such as http://127.0.0.1:7000")
                 .into());
         }
         let policy = self.policy()?;
@@ -282,7 +282,7 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
         format!("it did not come with this program, and it requests access: {}", wishes.join(", ")),
     )
     .hint(format!(
-        "check it with `sandbox plugin inspect {}`; then use --grant, or list its digest under grants.plugins in a --policy file",
+        "check it with `sandbox-host plugin inspect {}`; then use --grant, or list its digest under grants.plugins in a --policy file",
         plugin.label()
     ))
     .into())

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::session::undo::CleanupEntry;
 use crate::steps::image::named_image;
 
-/// How long a sandbox of `run` lives on if this program is killed. Afterwards `sandbox sweep` terminates it.
+/// How long a sandbox of `run` lives on if this program is killed. Afterwards `sandbox-host sweep` terminates it.
 const LEASE: Duration = Duration::from_secs(600);
 
 /// Returns the sidecar with this name, or the sandbox itself if `name` is `None`.
@@ -108,7 +108,7 @@ pub async fn refuse_early(provider: &Provider, spec: &SandboxSpec) -> Result<()>
 }
 
 /// Creates a sandbox that lives as long as this program. If the program is interrupted, the sandbox is terminated; if the
-/// program is killed, `sandbox sweep` finds the sandbox.
+/// program is killed, `sandbox-host sweep` finds the sandbox.
 pub async fn create_sandbox(
     session: &Session,
     provider: &Provider,

@@ -14,7 +14,7 @@ use crate::session::Session;
 const PROGRAM_END: Duration = Duration::from_secs(5);
 
 /// The hint if an image's own program ends.
-pub const STAY_HINT: &str = "give the sandbox a command that keeps running, such as `sandbox create … -- sleep infinity`; if the \
+pub const STAY_HINT: &str = "give the sandbox a command that keeps running, such as `sandbox-host create … -- sleep infinity`; if the \
                              image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
 
 /// Returns how the sandbox's own program ended, if that is why a command could not start.

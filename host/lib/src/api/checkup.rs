@@ -89,7 +89,7 @@ fn check_imports(imports: &[String]) -> Result<String, Problem> {
 fn manifest(bytes: &[u8], version: Option<&str>) -> Result<String, Problem> {
     let manifest = Manifest::find(bytes).map_err(problem)?.ok_or_else(|| Problem {
         why: "it has no manifest, so it gets no settings and no network".to_owned(),
-        hint: "write one, and add it with `sandbox plugin pack`".to_owned(),
+        hint: "write one, and add it with `sandbox-host plugin pack`".to_owned(),
     })?;
     let named = manifest.interface.rsplit_once('@').map_or("", |(_, version)| version);
     if let Some(version) = version

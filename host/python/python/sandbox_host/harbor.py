@@ -108,7 +108,7 @@ class SandboxOptions(EnvironmentOptions):
     """How long in seconds the creation of a sandbox waits for capacity."""
 
     owner: str | None = "harbor"
-    """Marks all sandboxes with this owner and a lease, so that `sandbox sweep --owner NAME` ends those of killed runs.
+    """Marks all sandboxes with this owner and a lease, so that `sandbox-host sweep --owner NAME` ends those of killed runs.
     null for none."""
 
     lease_sec: float = 120
@@ -236,7 +236,7 @@ class SandboxEnvironment(BaseEnvironment):
 
     The sandbox is made from the Dockerfile of the task or its `docker_image`. It has the name of the session, and tags
     with the session, the environment and the trial. `stop` terminates it; a run that is killed leaves a lease behind,
-    and `sandbox sweep --owner harbor` terminates what it left running.
+    and `sandbox-host sweep --owner harbor` terminates what it left running.
     """
 
     options_model = SandboxOptions
@@ -359,7 +359,7 @@ class SandboxEnvironment(BaseEnvironment):
 
     async def stop(self, delete: bool) -> None:
         """Terminates the sandbox. With `delete=False` it is stopped with its files if the provider can do that, and
-        otherwise stays as it is until its lifetime has passed; `sandbox sweep` leaves it alone."""
+        otherwise stays as it is until its lifetime has passed; `sandbox-host sweep` leaves it alone."""
         if delete:
             await finish(self._discard())
         else:
@@ -399,7 +399,7 @@ class SandboxEnvironment(BaseEnvironment):
                 await lent.give_back()
 
     async def _end_lease(self, sandbox: Sandbox) -> None:
-        """Lets the sandbox live after this process: `sandbox sweep` finds it by three tags, and these are removed."""
+        """Lets the sandbox live after this process: `sandbox-host sweep` finds it by three tags, and these are removed."""
         if self.options.owner is None:
             return
         await sandbox.release()
@@ -698,17 +698,17 @@ class SandboxEnvironment(BaseEnvironment):
         await self._sandbox.run(["chown", "-R", "-h", owner, *paths], user="root")
 
     async def attach(self) -> None:
-        """Replaces this process by a shell in the sandbox, with the program `sandbox` of this package."""
+        """Replaces this process by a shell in the sandbox, with the program `sandbox-host` of this package."""
         sandbox = self._running()
-        beside = Path(sys.executable).with_name("sandbox")
-        program = str(beside) if beside.exists() else shutil.which("sandbox")
+        beside = Path(sys.executable).with_name("sandbox-host")
+        program = str(beside) if beside.exists() else shutil.which("sandbox-host")
         if program is None:
-            raise NotImplementedError("the program `sandbox` is not installed")
+            raise NotImplementedError("the program `sandbox-host` is not installed")
         await self._end_lease(sandbox)  # This process will not renew it any more.
         arguments = ["--plugin", str(find_component(self.options.provider))]
         if self.options.profile is not None:
             arguments += ["--profile", self.options.profile]
-        os.execve(program, ["sandbox", *arguments, "shell", sandbox.id], {**os.environ, **_variables(self.options)})
+        os.execve(program, ["sandbox-host", *arguments, "shell", sandbox.id], {**os.environ, **_variables(self.options)})
 
 
 class _Output:

@@ -141,7 +141,7 @@ def _not_terminated(left: list[Created]) -> str:
 async def _keep(kind: Kind, left: list[Created]) -> None:
     """Removes the leases, so that no sweep terminates these sandboxes, and prints how to use and end them."""
     print(f"These {kind.title} sandboxes keep running:")
-    program = " ".join(["sandbox", *kind.arguments])
+    program = " ".join(["sandbox-host", *kind.arguments])
     for created in left:
         try:
             tags = await created.sandbox.tags()

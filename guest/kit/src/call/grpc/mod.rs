@@ -45,7 +45,7 @@ const OTHER_VERSION: [u16; 3] = [426, 464, 505];
 
 /// What a user must do on a host that speaks only HTTP/1.1. It drops trailers, or the server refuses it.
 const GATEWAY_HINT: &str =
-    ": a host that speaks only HTTP/1.1 needs `sandbox gateway`, and the plugin all variables that it prints";
+    ": a host that speaks only HTTP/1.1 needs `sandbox-host gateway`, and the plugin all variables that it prints";
 
 /// The encoding of gRPC in HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -543,7 +543,7 @@ mod tests {
         let hint = |ended: Result<(), Status>| {
             let status = ended.unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-            status.message().contains("`sandbox gateway`")
+            status.message().contains("`sandbox-host gateway`")
         };
         assert!(hint(read(Wire::Grpc, MESSAGES, 7, None).1));
         assert!(hint(read(Wire::Grpc, &[], 7, None).1));
@@ -558,7 +558,7 @@ mod tests {
             (404, Wire::Grpc, false),
         ] {
             let status = ask(wire, "http://a", call(), Ok(answer(http, &[], Vec::new()))).2.unwrap_err();
-            assert_eq!(status.message().contains("`sandbox gateway`"), named, "{http}: {}", status.message());
+            assert_eq!(status.message().contains("`sandbox-host gateway`"), named, "{http}: {}", status.message());
         }
     }
 

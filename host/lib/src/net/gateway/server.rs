@@ -210,7 +210,7 @@ impl Inner {
         let Ok(web) = web_form(&kind) else {
             let why = format!(
                 "{kind} is not supported: the gateway accepts gRPC only as application/grpc-web. Give the plugin all \
-                 variables that `sandbox gateway` printed"
+                 variables that `sandbox-host gateway` printed"
             );
             return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, &why).await;
         };
