@@ -131,13 +131,22 @@ test("changes of files are watched", async () => {
   await sandbox.makeDirectory("/watched");
   const watch = await sandbox.watch("/watched");
   const seen = [];
-  await sandbox.writeFile("/watched/file", "x");
+  // The watch may begin shortly after its call has returned, so the file is written until an event is seen.
+  let found = false;
+  const writing = (async () => {
+    while (!found) {
+      await sandbox.writeFile("/watched/file", "x");
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  })();
   for await (const event of watch) {
     seen.push(event);
     if (event.paths.some((path) => path.endsWith("/file"))) {
       break;
     }
   }
+  found = true;
+  await writing;
   assert.ok(["created", "modified"].includes(seen.at(-1).kind), JSON.stringify(seen));
   await fails("closed", watch.next());
 });

@@ -135,7 +135,6 @@ async def test_directory_trees(sandbox: Sandbox, tmp_path: Path) -> None:
 async def test_events_of_files(sandbox: Sandbox) -> None:
     await sandbox.make_directory("/tmp/watched")
     async with sandbox.watch("/tmp/watched", recursive=True) as watch:
-        await sandbox.write_file("/tmp/watched/new", "x")
 
         async def named() -> str:
             async for event in watch:
@@ -143,7 +142,15 @@ async def test_events_of_files(sandbox: Sandbox) -> None:
                     return event.kind
             return "end"
 
+        async def write() -> None:
+            # The watch may begin shortly after its call has returned.
+            while True:
+                await sandbox.write_file("/tmp/watched/new", "x")
+                await asyncio.sleep(0.2)
+
+        writing = asyncio.create_task(write())
         assert await asyncio.wait_for(named(), DEADLINE) in ("created", "modified")
+        writing.cancel()
 
 
 async def test_files_of_the_provider_in_memory(memory: Provider) -> None:

@@ -169,7 +169,7 @@ async fn watch(context: Context, arguments: Watch) -> Answer {
     let place = arguments.place(&context)?;
     let Watch { path, recursive, .. } = arguments;
     let id = fresh_id();
-    // The first call starts the watch, so that no change after this method is missed.
+    // The first call starts the watch. A provider may answer shortly before it watches.
     let first = place.run(place.sandbox.watch(&path, &id, recursive, 0, Duration::ZERO)).await?;
     let state = WatchState { pending: first.events.into(), position: first.next, end: first.end };
     let watch = WatchObject { place: place.sandbox, path, id, recursive, state: Mutex::new(state) };
