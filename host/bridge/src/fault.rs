@@ -16,7 +16,12 @@ pub const INVALID: &str = "invalid-argument";
 
 /// The error of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+#[serde(transparent)]
+pub struct Fault(Box<Fields>);
+
+/// The fields of the JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Fields {
     kind: String,
     message: String,
     reason: String,
@@ -31,7 +36,7 @@ impl Fault {
     /// did not happen, and repeating the call does not help.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         let message = message.into();
-        Fault {
+        Fault(Box::new(Fields {
             kind: kind.to_owned(),
             reason: message.clone(),
             message,
@@ -39,13 +44,19 @@ impl Fault {
             retryable: false,
             retry_after_ms: None,
             subject: None,
-        }
+        }))
+    }
+
+    /// Changes an error to one of a call whose effect may have happened.
+    fn unclear(mut self) -> Fault {
+        self.0.happened = "unknown";
+        self
     }
 
     /// Creates the error of a call that its caller cancelled. The effect of the call may have happened.
     #[must_use]
     pub fn cancelled() -> Fault {
-        Fault { happened: "unknown", ..Fault::new(CANCELLED, "the call was cancelled") }
+        Fault::new(CANCELLED, "the call was cancelled").unclear()
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Fault {
@@ -59,7 +70,7 @@ impl Fault {
 
     /// Creates the error of a call that was under way when its object was closed.
     pub(crate) fn interrupted(what: impl fmt::Display) -> Fault {
-        Fault { happened: "unknown", ..Fault::new(CLOSED, format!("{what} was closed during the call")) }
+        Fault::new(CLOSED, format!("{what} was closed during the call")).unclear()
     }
 
     pub(crate) fn io(what: &str, error: std::io::Error) -> Fault {
@@ -67,8 +78,10 @@ impl Fault {
             Ok(error) => error.into(),
             Err(error) => {
                 let reason = sandbox_host::local_reason(&error);
-                let kind = sandbox_host::Kind::Io(error.kind()).code().into_owned();
-                Fault { kind, reason: reason.clone(), ..Fault::new("", format!("cannot {what}: {reason}")) }
+                let kind = sandbox_host::Kind::Io(error.kind()).code();
+                let mut fault = Fault::new(&kind, format!("cannot {what}: {reason}"));
+                fault.0.reason = reason;
+                fault
             }
         }
     }
@@ -83,49 +96,49 @@ impl Fault {
     /// Returns the kind, such as `not-found`: see [`sandbox_host::Kind::code`] and the constants of this crate.
     #[must_use]
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.0.kind
     }
 
     /// Returns the whole text: what failed, why, and what to do about it.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// Returns why the call failed.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.0.reason
     }
 
     /// Returns whether the effect of the call happened: `no`, `unknown` or `yes`.
     #[must_use]
     pub fn happened(&self) -> &'static str {
-        self.happened
+        self.0.happened
     }
 
     /// Returns whether the same call can succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        self.retryable
+        self.0.retryable
     }
 
     /// Returns the time after which the call can succeed, in milliseconds, if the service named it.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
-        self.retry_after_ms
+        self.0.retry_after_ms
     }
 
     /// Returns the setting or the object that the error is about, if it is known.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.0.subject.as_deref()
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        formatter.write_str(&self.0.message)
     }
 }
 
@@ -137,7 +150,7 @@ impl From<Error> for Fault {
             Retry::After(time) => Some(time.as_millis().try_into().unwrap_or(u64::MAX)),
             Retry::Never | Retry::Maybe => None,
         };
-        Fault {
+        Fault(Box::new(Fields {
             kind: error.kind().code().into_owned(),
             message: error.to_string(),
             reason: error.parts().1.to_owned(),
@@ -149,6 +162,6 @@ impl From<Error> for Fault {
             retryable: error.is_retryable(),
             retry_after_ms,
             subject: error.subject().map(str::to_owned),
-        }
+        }))
     }
 }
