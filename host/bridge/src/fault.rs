@@ -15,12 +15,11 @@ pub const CANCELLED: &str = "cancelled";
 pub const INVALID: &str = "invalid-argument";
 
 /// The error of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// In a box, because results with large errors are slow to move.
-    fields: Box<Fields>,
-}
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Fault(Box<Fields>);
 
+/// The fields of the JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Fields {
     kind: String,
@@ -37,7 +36,7 @@ impl Fault {
     /// did not happen, and repeating the call does not help.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         let message = message.into();
-        Fault::of(Fields {
+        Fault(Box::new(Fields {
             kind: kind.to_owned(),
             reason: message.clone(),
             message,
@@ -45,22 +44,19 @@ impl Fault {
             retryable: false,
             retry_after_ms: None,
             subject: None,
-        })
+        }))
     }
 
-    fn of(fields: Fields) -> Fault {
-        Fault { fields: Box::new(fields) }
+    /// Changes an error to one of a call whose effect may have happened.
+    fn unclear(mut self) -> Fault {
+        self.0.happened = "unknown";
+        self
     }
 
     /// Creates the error of a call that its caller cancelled. The effect of the call may have happened.
     #[must_use]
     pub fn cancelled() -> Fault {
-        Fault::new(CANCELLED, "the call was cancelled").with_unknown_effect()
-    }
-
-    fn with_unknown_effect(mut self) -> Fault {
-        self.fields.happened = "unknown";
-        self
+        Fault::new(CANCELLED, "the call was cancelled").unclear()
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Fault {
@@ -74,7 +70,7 @@ impl Fault {
 
     /// Creates the error of a call that was under way when its object was closed.
     pub(crate) fn interrupted(what: impl fmt::Display) -> Fault {
-        Fault::new(CLOSED, format!("{what} was closed during the call")).with_unknown_effect()
+        Fault::new(CLOSED, format!("{what} was closed during the call")).unclear()
     }
 
     pub(crate) fn io(what: &str, error: std::io::Error) -> Fault {
@@ -82,9 +78,9 @@ impl Fault {
             Ok(error) => error.into(),
             Err(error) => {
                 let reason = sandbox_host::local_reason(&error);
-                let kind = sandbox_host::Kind::Io(error.kind()).code().into_owned();
+                let kind = sandbox_host::Kind::Io(error.kind()).code();
                 let mut fault = Fault::new(&kind, format!("cannot {what}: {reason}"));
-                fault.fields.reason = reason;
+                fault.0.reason = reason;
                 fault
             }
         }
@@ -94,55 +90,55 @@ impl Fault {
     #[must_use]
     pub fn json(&self) -> String {
         // Strings, numbers and booleans can always be written.
-        serde_json::to_string(&self.fields).unwrap_or_default()
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// Returns the kind, such as `not-found`: see [`sandbox_host::Kind::code`] and the constants of this crate.
     #[must_use]
     pub fn kind(&self) -> &str {
-        &self.fields.kind
+        &self.0.kind
     }
 
     /// Returns the whole text: what failed, why, and what to do about it.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.fields.message
+        &self.0.message
     }
 
     /// Returns why the call failed.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.fields.reason
+        &self.0.reason
     }
 
     /// Returns whether the effect of the call happened: `no`, `unknown` or `yes`.
     #[must_use]
     pub fn happened(&self) -> &'static str {
-        self.fields.happened
+        self.0.happened
     }
 
     /// Returns whether the same call can succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        self.fields.retryable
+        self.0.retryable
     }
 
     /// Returns the time after which the call can succeed, in milliseconds, if the service named it.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
-        self.fields.retry_after_ms
+        self.0.retry_after_ms
     }
 
     /// Returns the setting or the object that the error is about, if it is known.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.fields.subject.as_deref()
+        self.0.subject.as_deref()
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.fields.message)
+        formatter.write_str(&self.0.message)
     }
 }
 
@@ -154,7 +150,7 @@ impl From<Error> for Fault {
             Retry::After(time) => Some(time.as_millis().try_into().unwrap_or(u64::MAX)),
             Retry::Never | Retry::Maybe => None,
         };
-        Fault::of(Fields {
+        Fault(Box::new(Fields {
             kind: error.kind().code().into_owned(),
             message: error.to_string(),
             reason: error.parts().1.to_owned(),
@@ -166,6 +162,6 @@ impl From<Error> for Fault {
             retryable: error.is_retryable(),
             retry_after_ms,
             subject: error.subject().map(str::to_owned),
-        })
+        }))
     }
 }

@@ -117,7 +117,6 @@ struct CallState {
     told: Told,
     /// The thread that runs the callback now.
     running: Option<ThreadId>,
-    freed: bool,
 }
 
 /// The result of a call. On success, `json` is the result, otherwise the error.
@@ -223,7 +222,7 @@ pub(crate) fn start(
             host: host.clone(),
             outcome: OnceLock::new(),
             cancel: CancellationToken::new(),
-            state: Mutex::new(CallState { told, running: None, freed: false }),
+            state: Mutex::new(CallState { told, running: None }),
             changed: Condvar::new(),
             values: Mutex::default(),
         });
@@ -257,7 +256,6 @@ pub(crate) fn free(number: u64) -> Result<(), Fault> {
     lock(&TABLE).entries.remove(&number);
     call.cancel.cancel();
     let mut state = lock(&call.state);
-    state.freed = true;
     let told = std::mem::replace(&mut state.told, Told::Nothing);
     while state.running.is_some_and(|thread| thread != thread::current().id()) {
         state = call.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -370,22 +368,28 @@ impl Call {
         true
     }
 
-    /// Stores the result and tells the caller.
+    /// Stores the result and tells the caller. When the result can be seen, the call is in the queue.
     fn finish(self: Arc<Self>, outcome: Outcome) {
-        let state = lock(&self.state);
-        let _ = self.outcome.set(outcome);
-        self.changed.notify_all();
-        let (queued, called) = (matches!(state.told, Told::Queue), matches!(state.told, Told::Callback(_)));
-        drop(state);
         let host = self.host.clone();
         let mut state = lock(&host.state);
-        if queued && !lock(&self.state).freed {
-            let before = state.queue.is_empty();
-            state.queue.push_back(self);
-            state.signal(before);
-        } else if called && let Some((sender, _)) = &state.callbacks {
-            let _ = sender.send(self);
+        let own = lock(&self.state);
+        match &own.told {
+            Told::Queue => {
+                let before = state.queue.is_empty();
+                state.queue.push_back(self.clone());
+                state.signal(before);
+            }
+            Told::Callback(_) => {
+                if let Some((sender, _)) = &state.callbacks {
+                    let _ = sender.send(self.clone());
+                }
+            }
+            // Also a call that was freed.
+            Told::Nothing => {}
         }
+        let _ = self.outcome.set(outcome);
+        self.changed.notify_all();
+        drop(own);
         state.under_way -= 1;
         host.changed.notify_all();
     }
