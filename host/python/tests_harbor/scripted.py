@@ -36,4 +36,4 @@ class Scripted(BaseAgent):
         for command in self._commands:
             result = await environment.exec(command, timeout_sec=60)
             results.append([result.return_code, result.stdout, result.stderr])
-        (self.logs_dir / "results.json").write_text(json.dumps(results))
+            (self.logs_dir / "results.json").write_text(json.dumps(results))

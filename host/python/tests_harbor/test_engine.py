@@ -84,6 +84,17 @@ async def test_commands_and_files(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_image_with_another_user(start: Start) -> None:
+    environment = await start(
+        provider="docker",
+        dockerfile=DOCKERFILE + "USER 1234\n",
+        auto_mounts=[{"type": "bind", "source": "/nowhere", "target": "/logs/agent"}],
+    )
+    assert (await environment.exec("id -u; stat -c '%a %u' /logs/agent")).stdout == "1234\n777 0\n"
+    assert (await environment.exec("id -u", user="root")).stdout == "0\n"
+
+
+@pytest.mark.asyncio
 async def test_stop_without_delete_keeps_the_files(start: Start) -> None:
     from sandbox_host import Provider
 

@@ -256,6 +256,7 @@ class SandboxEnvironment(BaseEnvironment):
         self._sandbox: Sandbox | None = None
         self._lent: _Lent | None = None
         self._shell = "bash"
+        self._runs_as_root = False
         for label in self._RESERVED & options.labels.keys():
             raise ValueError(f"the label `{label}` is set by this environment")
         if options.app is not None and "MODAL_APP_NAME" not in self._found.settings:
@@ -551,19 +552,22 @@ class SandboxEnvironment(BaseEnvironment):
             return await provider.create(spec if same else replace(spec, name=None))
 
     async def _prepare(self, sandbox: Sandbox) -> None:
-        """Makes the directories that a trial needs, and finds out which shell the image has."""
+        """Makes the directories that a trial needs, and finds out which user and which shell the image has."""
         workdir = self.task_env_config.workdir
         if workdir:
             await self._files(sandbox).make_directory(workdir)
         targets = self._mount_targets(writable_only=True)
-        command = "command -v bash || true"
-        if targets:
-            command = f"{self._ensure_dirs_command(targets)} && {{ {command}; }}"
-        user = "root" if self._found.has("exec.user") else None
-        result = await sandbox.run(["/bin/sh", "-c", command], cwd="/", user=user)
+        make = self._ensure_dirs_command(targets) if targets else ":"
+        command = f'uid=$(id -u); echo "$uid"; command -v bash || echo; [ "$uid" != 0 ] || {{ {make}; }}'
+        result = await sandbox.run(["/bin/sh", "-c", command], cwd="/")
+        uid, bash, *_ = [*result.text.split("\n"), "", ""]
+        self._runs_as_root = uid == "0"
+        self._shell = "bash" if bash else "/bin/sh"
+        if result.ok and not self._runs_as_root and targets:
+            # The image has another user, and the directories are for all users.
+            result = await sandbox.run(["/bin/sh", "-c", make], cwd="/", user="root")
         if not result.ok:
             raise RuntimeError(f"the directories of the trial cannot be made: {result.verdict}: {result.error_text.strip()}")
-        self._shell = "bash" if result.text.strip() else "/bin/sh"
 
     # ---- commands ---------------------------------------------------------------------------------------------
 
@@ -580,6 +584,8 @@ class SandboxEnvironment(BaseEnvironment):
         Raises `RuntimeError` if the command is killed because `timeout_sec` has passed, or if the sandbox ends.
         """
         who = self._resolve_user(user)
+        if self._runs_as_root and who in ("root", 0, "0"):
+            who = None  # Nothing has to change the user then, which needs programs of the image.
         settings: dict[str, Any] = {
             "cwd": cwd or self.task_env_config.workdir,
             "env": self._merge_env(env),
