@@ -3,58 +3,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build,
+    emulator::Emulator,
     tools::{self, line},
 };
-
-/// An emulator in a process of its own. Dropping it ends the process.
-struct Emulator {
-    child: Child,
-    url: String,
-}
-
-impl Emulator {
-    fn start(program: &Path) -> Result<Emulator> {
-        let mut command = Command::new(program);
-        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]);
-        println!("$ {} &", line(&command));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut first = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut first)?;
-        }
-        let Some(url) = first.trim().strip_prefix("MODAL_SERVER_URL=").map(str::to_string) else {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("the emulator did not start: see its log above");
-        };
-        println!("{}", first.trim());
-        Ok(Emulator { child, url })
-    }
-
-    /// Closes the standard input of the emulator, as a user would, and waits until it has cleaned up.
-    fn stop(mut self) -> Result<()> {
-        drop(self.child.stdin.take());
-        let status = self.child.wait()?;
-        ensure!(status.success(), "the emulator ended with {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
 
 struct Demo {
     program: PathBuf,
@@ -106,8 +66,11 @@ pub fn run() -> Result<()> {
     let scratch = tools::target().join("demo");
     fs::create_dir_all(&scratch)?;
     println!();
-    let emulator = Emulator::start(&dist.program)?;
-    let demo = Demo { program: dist.program.clone(), url: emulator.url.clone() };
+    let command = Emulator::command(&dist.program);
+    println!("$ {} &", line(&command));
+    let emulator = Emulator::start(command)?;
+    println!("MODAL_SERVER_URL={}", emulator.url());
+    let demo = Demo { program: dist.program.clone(), url: emulator.url().to_owned() };
 
     heading("Build an image with a RUN line and create a sandbox from it");
     let dockerfile = scratch.join("Dockerfile");

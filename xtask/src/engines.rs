@@ -6,14 +6,14 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use serde_json::Value;
 
-use crate::tools;
+use crate::{debian::Set, tools};
 
 /// The packages with the programs that `tests/engines` starts.
 const PACKAGES: &[&str] = &[
@@ -30,9 +30,6 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "bash-static",
 ];
-
-/// Raised when the content of `root` changes for the same packages.
-const LAYOUT: u32 = 1;
 
 /// The programs that one binary of the package iptables contains. An installation creates these links; unpacking does
 /// not.
@@ -59,58 +56,8 @@ pub fn fetch() -> Result<Option<PathBuf>> {
 fn attempt() -> Result<PathBuf> {
     let id = Command::new("id").arg("-u").output().context("could not start `id`")?;
     ensure!(String::from_utf8_lossy(&id.stdout).trim() == "0", "they run as root only");
-    let base = tools::target().join("engines");
-    let (root, stamp) = (base.join("root"), base.join("packages.txt"));
-    let wanted = format!("{LAYOUT}\n{}\n", PACKAGES.join("\n"));
-    if root.is_dir() && fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
-        return Ok(root);
-    }
-    let missing = missing_packages()?;
-    eprintln!("Fetching {} packages with container engines into {}", missing.len(), base.display());
-    let (debs, fresh) = (base.join("debs"), base.join("root.new"));
-    for folder in [&debs, &fresh] {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
-    }
-    // The archive's client would change to a user who cannot write into the folder.
-    let mut download = Command::new("apt-get");
-    download.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(&missing).current_dir(&debs);
-    succeed(&mut download)?;
-    for package in fs::read_dir(&debs)? {
-        tools::run(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(&fresh))?;
-    }
-    merge(&fresh)?;
-    let _ = fs::remove_dir_all(&root);
-    fs::rename(&fresh, &root)?;
-    fs::write(&stamp, wanted)?;
-    Ok(root)
-}
-
-/// Returns the packages that an installation would add to this machine, with all that they depend on.
-fn missing_packages() -> Result<Vec<String>> {
-    let simulate = || {
-        let mut command = Command::new("apt-get");
-        command.args(["install", "--simulate", "--no-install-recommends"]).args(PACKAGES).env("LC_ALL", "C");
-        output(&mut command)
-    };
-    let mut simulated = simulate()?;
-    if !simulated.status.success() {
-        succeed(Command::new("apt-get").args(["-q", "update"]))?;
-        simulated = simulate()?;
-    }
-    if !simulated.status.success() {
-        let text = String::from_utf8_lossy(&simulated.stderr);
-        bail!("the package archive of this machine lacks them: {}", text.trim().replace('\n', "; "));
-    }
-    Ok(additions(&String::from_utf8_lossy(&simulated.stdout)))
-}
-
-/// Reads the names of added packages from the output of a simulated installation. An upgrade has the old version in
-/// brackets after the name; the version on the machine is used as it is.
-fn additions(simulated: &str) -> Vec<String> {
-    let added = simulated.lines().filter_map(|line| line.strip_prefix("Inst "));
-    let added = added.filter_map(|rest| rest.split_once(' '));
-    added.filter(|(_, rest)| !rest.starts_with('[')).map(|(name, _)| name.to_string()).collect()
+    let about = "container engines";
+    Set { folder: "engines", about, packages: PACKAGES, layout: 1, arrange: merge }.fetch()
 }
 
 /// Moves the content of `bin`, `sbin` and `lib` below `usr`, where the links of the machine lead, and creates the links
@@ -130,21 +77,6 @@ fn merge(root: &Path) -> Result<()> {
             symlink("xtables-nft-multi", tables.join(name)).with_context(|| format!("could not create {name}"))?;
         }
     }
-    Ok(())
-}
-
-/// Runs a command without input and returns its output. Fails if it cannot be started.
-fn output(command: &mut Command) -> Result<Output> {
-    let line = tools::line(command);
-    command.stdin(Stdio::null()).output().with_context(|| format!("could not start `{line}`"))
-}
-
-/// Runs a command without input. Fails with the end of its error output if it does not succeed.
-fn succeed(command: &mut Command) -> Result<()> {
-    let line = tools::line(command);
-    let output = output(command)?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`{line}` failed: {}", text.lines().last().unwrap_or("no message"));
     Ok(())
 }
 
@@ -200,15 +132,6 @@ pub fn start(kind: &str) -> Result<Running> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn upgrades_are_no_additions() {
-        let simulated = "Reading package lists...\n\
-            Inst bash [5.2.15-2+b8] (5.2.15-2+b13 Debian:12.15/oldstable [amd64])\n\
-            Inst runc (1.1.5+ds1-1+deb12u1 Debian:12.15/oldstable [amd64])\n\
-            Conf runc (1.1.5+ds1-1+deb12u1 Debian:12.15/oldstable [amd64])\n";
-        assert_eq!(additions(simulated), ["runc"]);
-    }
 
     #[test]
     fn files_of_bin_move_below_usr() {

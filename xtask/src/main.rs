@@ -3,8 +3,11 @@
 
 mod bench;
 mod build;
+mod c;
 mod conformance;
+mod debian;
 mod demo;
+mod emulator;
 mod engines;
 mod evals;
 mod guests;
@@ -63,6 +66,8 @@ enum Task {
     Engines,
     /// Build the Python package and the Inspect AI plugin as wheels into target/wheels
     Wheel,
+    /// Build the C library and its header into target/dist/c
+    C,
     /// Build, check and test everything
     Test(test::Selection),
     /// Run a benchmark: prints targets and measured values, and fails only on errors
@@ -88,6 +93,7 @@ fn main() -> ExitCode {
             }
         }),
         Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
+        Task::C => c::library().map(|folder| println!("{}", folder.display())),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };

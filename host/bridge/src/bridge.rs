@@ -1,8 +1,10 @@
 //! One function for all methods.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use crate::fault::{CLOSED, Fault};
 use crate::methods;
@@ -73,6 +75,16 @@ impl Bridge {
     pub fn close_all(&self) {
         if !self.is_forked() {
             self.inner.objects.close_all();
+        }
+    }
+
+    /// Closes all objects like [`close_all`](Bridge::close_all), and waits until the commands of closed processes and of
+    /// cancelled calls were killed, at most for about ten seconds. A program that ends soon afterwards waits here, because
+    /// otherwise some of these commands continue.
+    pub async fn shut_down(&self) {
+        if !self.is_forked() {
+            let providers = self.inner.objects.close_all();
+            join_all(providers.iter().map(|provider| provider.shutdown(Duration::ZERO))).await;
         }
     }
 

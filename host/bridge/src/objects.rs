@@ -132,11 +132,15 @@ impl Objects {
         }
     }
 
-    /// Removes all objects. All calls that are under way fail, and all later ones.
-    pub(crate) fn close_all(&self) {
+    /// Removes all objects and returns the providers. All calls that are under way fail, and all later ones.
+    pub(crate) fn close_all(&self) -> Vec<Provider> {
         self.closed.cancel();
         let entries = std::mem::take(&mut self.table().entries);
-        drop(entries);
+        let provider = |entry: Entry| match entry.object {
+            Object::Provider(object) => Some(object.provider.clone()),
+            _ => None,
+        };
+        entries.into_values().filter_map(provider).collect()
     }
 
     /// Runs a call until the bridge is closed.

@@ -84,7 +84,9 @@ sandbox_host sandbox_host_open(void);
  * Closes a host and its objects. Processes that were not detached are killed; sandboxes keep running. Calls that are under way
  * are completed with an error of the kind "closed", and their callbacks run, before the function returns; afterwards none runs.
  * If a callback closes its own host, the remaining callbacks run after it. Calls that are not freed yet can still be read.
- * Returns SANDBOX_OK, or SANDBOX_INVALID for a wrong handle. Do not close a host while you hold a lock that a callback needs.
+ * Waits until the commands of closed processes and of cancelled calls were killed, at most for about ten seconds. Returns
+ * SANDBOX_OK, or SANDBOX_INVALID for a wrong handle. Do not close a host while you hold a lock that a callback needs. An
+ * interpreter must close its hosts before it ends, because no callback may run after its end (Python: atexit.register).
  */
 int sandbox_host_close(sandbox_host host);
 

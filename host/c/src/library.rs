@@ -180,19 +180,21 @@ pub(crate) fn call(number: u64) -> Result<Arc<Call>, Fault> {
 pub(crate) fn close(number: u64) -> Result<(), Fault> {
     let host = host(number)?;
     lock(&TABLE).entries.remove(&number);
-    host.bridge.close_all();
-    let callbacks = {
-        let mut state = lock(&host.state);
-        state.closed = true;
-        host.changed.notify_all();
-        while state.under_way > 0 {
-            state = host.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.pipe = None;
-        state.callbacks.take()
-    };
+    lock(&host.state).closed = true;
+    host.changed.notify_all();
+    // Ends the calls. A program often ends after this, so the commands of the calls have to be killed before.
+    match runtime() {
+        Ok(runtime) => runtime.block_on(host.bridge.shut_down()),
+        Err(_) => host.bridge.close_all(),
+    }
+    let mut state = lock(&host.state);
+    while state.under_way > 0 {
+        state = host.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+    state.pipe = None;
+    let (callbacks, queue) = (state.callbacks.take(), std::mem::take(&mut state.queue));
+    drop(state);
     // The calls in the queue refer to the host.
-    let queue = std::mem::take(&mut lock(&host.state).queue);
     drop(queue);
     if let Some((sender, thread)) = callbacks {
         drop(sender);

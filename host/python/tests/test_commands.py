@@ -229,6 +229,15 @@ async def wait_for_start(sandbox: Sandbox, mark: str) -> None:
         await process.wait()
 
 
+async def test_what_is_opened_can_be_a_task(provider: Provider) -> None:
+    first, second = asyncio.create_task(provider.create()), asyncio.ensure_future(provider.create())
+    async with await first as one, await second as two:
+        assert one.id != two.id
+        assert [each.ok for each in await asyncio.gather(one.run("true"), two.run("true"))] == [True, True]
+        with pytest.raises(SandboxError):
+            await asyncio.create_task(two.start([]))
+
+
 async def test_cancelling_a_creation_leaves_no_sandbox(provider: Provider) -> None:
     mark = uuid.uuid4().hex
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import urllib.request
@@ -266,3 +267,32 @@ async def test_an_unknown_sandbox_is_not_found(provider: Provider) -> None:
     with pytest.raises(NotFoundError) as error:
         await provider.sandbox("sb-0123456789abcdefghijkl").run("true")
     assert error.value.happened == "no" and not error.value.retryable
+
+
+OPENED = """
+import sys
+from sandbox_host import PluginError
+from sandbox_host.sync import Provider
+if sys.argv[1:]:
+    sys.executable = sys.argv[1]
+try:
+    with Provider.open("memory") as provider:
+        print("opened", provider.name)
+except PluginError as error:
+    print(error.message)
+"""
+
+
+async def test_the_component_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """A component may be untrusted, so another process compiles it, with limits of memory and time."""
+
+    async def opened(cache: str, *interpreter: str) -> str:
+        env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)}
+        command = [sys.executable, "-c", OPENED, *interpreter]
+        ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=env, timeout=300)
+        return ran.stdout.strip()
+
+    assert await opened("one") == "opened memory"
+    assert "compiling it failed" in await opened("two", "/bin/false")
+    # The compiled code is cached, so no process is needed.
+    assert await opened("one", "/bin/false") == "opened memory"

@@ -264,17 +264,6 @@ def test_the_import_loads_no_other_module() -> None:
     assert new == {"sandbox_host"}
 
 
-def test_the_import_costs_less_than_20_ms() -> None:
-    code = """
-import typing, time
-begun = time.perf_counter()
-import sandbox_host
-print((time.perf_counter() - begun) * 1000)
-"""
-    # The smallest of several: other programs use the processor too.
-    assert min(float(python(code)) for _ in range(5)) < 20
-
-
 def test_the_native_module_is_loaded_by_the_first_call() -> None:
     code = """
 import sys

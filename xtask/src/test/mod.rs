@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, engines, evals, guests, inspect, progress, python as python_host,
+    build, c, conformance, engines, evals, guests, inspect, progress, python as python_host,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -97,6 +97,7 @@ const STEPS: &[Step] = &[
         about: "starts real container engines of Debian packages",
         run: Action::Packages(&["engines"]),
     },
+    Step { name: "c", about: "the C library: checks, and programs in four languages", run: Action::Tests(c::test) },
     Step { name: "guests", about: "the example providers in Python and JavaScript", run: Action::Tests(guests::test) },
     Step {
         name: "conformance",

@@ -102,7 +102,7 @@ fn wake(py: Python<'_>, ready: Vec<Completion>) {
 }
 
 /// A callback of an event loop: sets the results of futures.
-#[pyclass(frozen)]
+#[pyclass(frozen, module = "sandbox_host._native")]
 struct Settle {
     batch: Mutex<Vec<Completion>>,
 }
@@ -134,7 +134,7 @@ impl Settle {
 }
 
 /// The callback of a future: cancels the call if the future was cancelled.
-#[pyclass(frozen)]
+#[pyclass(frozen, module = "sandbox_host._native")]
 struct Cancel {
     task: Task,
 }

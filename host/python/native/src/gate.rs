@@ -50,7 +50,7 @@ impl Drop for Inside {
 /// function does not return: only daemon threads are left then, and they end with the process.
 pub(crate) fn detached<T: Send>(py: Python<'_>, inside: &mut Option<Inside>, wait: impl FnOnce() -> T + Send) -> T {
     py.detach(|| {
-        *inside = None;
+        drop(inside.take());
         let value = wait();
         *inside = Inside::new();
         while inside.is_none() {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -61,10 +61,11 @@ R = TypeVar("R", bound="_Entered[Any]")
 V = TypeVar("V")
 
 
-class Pending(Generic[R, V]):
+class Pending(Coroutine[Any, Any, R], Generic[R, V]):
     """An object that is being opened.
 
-    `await` returns it, and it stays until it is closed. `async with` closes it at the end of the block.
+    `await` returns it, and it stays until it is closed. `async with` closes it at the end of the block. It is a coroutine,
+    so it can be a task too.
     """
 
     def __init__(self, work: Coroutine[Any, Any, R]) -> None:
@@ -73,6 +74,20 @@ class Pending(Generic[R, V]):
 
     def __await__(self) -> Generator[Any, None, R]:
         return self._work.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Continues the work, as for any coroutine."""
+        return self._work.send(value)
+
+    def throw(self, kind: Any, value: Any = None, trace: Any = None) -> Any:
+        """Raises an exception in the work, as for any coroutine."""
+        if value is None and trace is None:
+            return self._work.throw(kind)
+        return self._work.throw(kind, value, trace)
+
+    def close(self) -> None:
+        """Ends the work, as for any coroutine."""
+        self._work.close()
 
     async def __aenter__(self) -> V:
         self._opened = await self._work
@@ -179,4 +194,4 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-__all__ = ["Awaitable", "Pending", "Reader", "call", "call_parts", "call_within", "finish", "merged"]
+__all__ = ["Pending", "Reader", "call", "call_parts", "call_within", "finish", "merged"]

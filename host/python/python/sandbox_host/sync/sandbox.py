@@ -389,11 +389,11 @@ class Sandbox:
 
     def read_file(self, path: str, max_bytes: int = FILE_MAX) -> bytes:
         """Returns the content of a file. Raises `FileError` with the fault `too-large` beyond `max_bytes`."""
-        return (self.read(path, max_bytes)).data
+        return (call_parts("file.read", **self._file_at, path=path, max=max_bytes))[1][0]
 
     def read(self, path: str, max_bytes: int = FILE_MAX) -> FileContent:
-        """Returns the content and the mode bits of a file."""
-        reply, parts = call_parts("file.read", **self._file_at, path=path, max=max_bytes)
+        """Returns the content and the mode bits of a file, by two requests."""
+        reply, parts = call_parts("file.read", **self._file_at, path=path, max=max_bytes, stat=True)
         return FileContent(parts[0], int(reply["mode"]))
 
     def read_text(self, path: str, max_bytes: int = FILE_MAX) -> str:
