@@ -129,16 +129,22 @@ def test_an_exception_of_a_signal_handler_kills_the_command(sandbox: Sandbox) ->
         until_count(sandbox, mark, 1)
         signal.pthread_kill(main, signal.SIGINT)
 
+    # A program that a shell starts in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        sandbox.run(["sleep", mark])
-    thread.join(DEADLINE)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run(["sleep", mark])
+        thread.join(DEADLINE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     until_count(sandbox, mark, 0)
 
 
 INTERRUPTED = """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from sandbox_host.sync import Provider
     with Provider.open("modal") as provider:
         sandbox = provider.sandbox(sys.argv[1])
@@ -156,12 +162,16 @@ INTERRUPTED = """
 
 @pytest.mark.parametrize("how", ["run", "iterate", "wait"])
 def test_ctrl_c_ends_a_script(sandbox: Sandbox, how: str) -> None:
+    # The script handles the signal also if this program, started by a shell in the background, ignores it.
     mark = f"72{uuid.uuid4().int % 10**6}"
     command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), sandbox.id, how, mark]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as script:
-        until_count(sandbox, mark, 1)
-        script.send_signal(signal.SIGINT)
-        _, said = script.communicate(timeout=DEADLINE)
+        try:
+            until_count(sandbox, mark, 1)
+            script.send_signal(signal.SIGINT)
+            _, said = script.communicate(timeout=DEADLINE)
+        finally:
+            script.kill()
     # The exit code of Python after a KeyboardInterrupt.
     assert script.returncode == -signal.SIGINT and said.rstrip().endswith("KeyboardInterrupt"), said
     until_count(sandbox, mark, 0)
