@@ -150,7 +150,7 @@ fn kind_of(rust: &str) -> (String, bool) {
 #[test]
 fn the_manual_is_what_the_program_says() {
     let mut manual = String::from(
-        "# The command line `sandbox`\n\nGenerated from the definitions of the program. `UPDATE=1 cargo test --release \
+        "# The command line `sandbox-host`\n\nThe program has a second name, `sandbox`. Generated from the definitions of the program. `UPDATE=1 cargo test --release \
          -p sandbox-cli --test cli` writes this file.\n",
     );
     let mut commands = COMMANDS;
@@ -160,7 +160,7 @@ fn the_manual_is_what_the_program_says() {
         args.push("--help");
         let output = run(&args);
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
-        let title = format!("sandbox {name}");
+        let title = format!("sandbox-host {name}");
         let lines: Vec<_> = text(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect();
         manual.push_str(&format!("\n## {}\n\n```text\n{}\n```\n", title.trim_end(), lines.join("\n").trim_end()));
     }
@@ -468,5 +468,5 @@ fn completions_and_manual_pages_are_made() {
     assert!(text(&run(&["man"]).stdout).contains(".TH sandbox"));
     let directory = tempfile::tempdir().unwrap();
     assert!(run(&["man", "--directory", directory.path().to_str().unwrap()]).status.success());
-    assert!(directory.path().join("sandbox-run.1").exists());
+    assert!(directory.path().join("sandbox-host-run.1").exists());
 }
