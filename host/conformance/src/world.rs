@@ -87,11 +87,23 @@ pub(crate) struct World {
     parts: HashMap<&'static str, bool>,
     observer: Arc<dyn Observer>,
     shared: OnceCell<Result<Bench, String>>,
+    current: tokio::sync::Mutex<Option<Current>>,
     slowness: AtomicU32,
     left: Mutex<Vec<String>>,
 }
 
-/// The sandbox that several checks share, and what is in it.
+/// The number of checks that share a sandbox. An engine that keeps a record of each command for some minutes becomes slower
+/// with each command in the same sandbox: with all checks in one, Podman 4.3 did not finish.
+const CHECKS_PER_SANDBOX: usize = 30;
+
+/// The sandbox that checks share at present, the number of checks that have asked for it, and those of earlier checks.
+struct Current {
+    sandbox: Sandbox,
+    checks: usize,
+    earlier: Vec<Sandbox>,
+}
+
+/// The first sandbox that several checks share, and what is in it.
 pub(crate) struct Bench {
     pub(crate) sandbox: Sandbox,
     programs: HashMap<&'static str, bool>,
@@ -125,6 +137,7 @@ impl World {
             parts,
             observer,
             shared: OnceCell::new(),
+            current: tokio::sync::Mutex::default(),
             slowness: AtomicU32::new(1),
             left: Mutex::default(),
         };
@@ -224,6 +237,21 @@ impl World {
         }
     }
 
+    /// Returns the sandbox for the next check that shares one.
+    async fn next_shared(&self) -> Outcome<Sandbox> {
+        let first = &self.bench().await?.sandbox;
+        let mut current = self.current.lock().await;
+        let current = current.get_or_insert_with(|| Current { sandbox: first.clone(), checks: 0, earlier: Vec::new() });
+        if current.checks == CHECKS_PER_SANDBOX {
+            let fresh = self.provider.create(self.spec()).await?;
+            self.observer.created(&fresh);
+            current.earlier.push(std::mem::replace(&mut current.sandbox, fresh));
+            current.checks = 0;
+        }
+        current.checks += 1;
+        Ok(current.sandbox.clone())
+    }
+
     /// Finds out what a new sandbox has, and how fast its commands are.
     async fn look_around(&self, bench: &mut Bench) {
         let begun = Instant::now();
@@ -274,6 +302,14 @@ impl World {
     pub(crate) async fn end(&self) -> Vec<String> {
         if let Some(Ok(bench)) = self.shared.get() {
             self.remove(&bench.sandbox).await;
+        }
+        if let Some(current) = self.current.lock().await.take() {
+            // The first one is that of `shared`.
+            for sandbox in
+                current.earlier.iter().skip(1).chain((!current.earlier.is_empty()).then_some(&current.sandbox))
+            {
+                self.remove(sandbox).await;
+            }
         }
         if self.declares("create.tags") {
             match tokio::time::timeout(REMOVAL, self.provider.list(&self.filter(), 1000)).await {
@@ -361,6 +397,7 @@ async fn patiently<F: Future<Output = Result<(), Error>>>(delete: impl Fn() -> F
 /// One run of a check: the world, and what this check has made.
 pub(crate) struct Case {
     world: Arc<World>,
+    shared: OnceCell<Sandbox>,
     sandboxes: Mutex<Vec<Sandbox>>,
     images: Mutex<Vec<String>>,
     volumes: Mutex<Vec<String>>,
@@ -376,13 +413,19 @@ impl std::ops::Deref for Case {
 
 impl Case {
     pub(crate) fn new(world: Arc<World>) -> Case {
-        Case { world, sandboxes: Mutex::default(), images: Mutex::default(), volumes: Mutex::default() }
+        Case {
+            world,
+            shared: OnceCell::new(),
+            sandboxes: Mutex::default(),
+            images: Mutex::default(),
+            volumes: Mutex::default(),
+        }
     }
 
     /// Returns the sandbox that several checks share. Checks that use it must not end or reconfigure it, and use files
     /// with names of their own only.
     pub(crate) async fn shared(&self) -> Outcome<Sandbox> {
-        Ok(self.bench().await?.sandbox.clone())
+        self.shared.get_or_try_init(|| self.world.next_shared()).await.cloned()
     }
 
     /// Creates a sandbox for this check alone. Its result is the caller's to judge.
