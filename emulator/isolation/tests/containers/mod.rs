@@ -480,7 +480,11 @@ async fn a_kill_takes_the_whole_tree() {
     assert_eq!(exit.await.unwrap(), Exit::Signal(libc::SIGKILL));
     // The stream ends when no process has the other side open any more.
     tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
-    assert_eq!(output(&container, "cat /proc/[0-9]*/comm | grep -c sleep; true").await, "0");
+    // A killed process has its entry in /proc until its parent has waited for it.
+    let begun = std::time::Instant::now();
+    while output(&container, "cat /proc/[0-9]*/comm | grep -c sleep; true").await != "0" {
+        assert!(begun.elapsed() < PATIENCE, "a process of the killed tree is left");
+    }
     container.kill(pid, libc::SIGTERM).await.unwrap();
     assert!(container.kill(pid, 1000).await.is_err());
 }

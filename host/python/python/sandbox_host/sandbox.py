@@ -232,7 +232,10 @@ class Sandbox:
         await call("sandbox.resume", **self._at)
 
     async def release(self) -> None:
-        """Ends the lease and leaves the sandbox running: it is not ended by `Provider.sweep` any more."""
+        """Stops the renewal of the lease, and leaves the sandbox running.
+
+        The tags of the lease stay, so a sweep after its end terminates the sandbox, unless `set_tags` removed them.
+        """
         await call("sandbox.release", **self._at)
 
     async def extend(self, lifetime: Seconds) -> datetime | None:

@@ -233,7 +233,10 @@ class Sandbox:
         call("sandbox.resume", **self._at)
 
     def release(self) -> None:
-        """Ends the lease and leaves the sandbox running: it is not ended by `Provider.sweep` any more."""
+        """Stops the renewal of the lease, and leaves the sandbox running.
+
+        The tags of the lease stay, so a sweep after its end terminates the sandbox, unless `set_tags` removed them.
+        """
         call("sandbox.release", **self._at)
 
     def extend(self, lifetime: Seconds) -> datetime | None:
