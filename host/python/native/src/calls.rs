@@ -20,7 +20,7 @@ use crate::apart;
 pub(crate) type Outcome = Result<Reply, Fault>;
 
 /// How long the exit of the interpreter waits until commands are killed and sandboxes that were given up are terminated.
-const EXIT_TIME: Duration = Duration::from_secs(5);
+const EXIT_TIME: Duration = Duration::from_secs(15);
 
 static BRIDGE: OnceLock<Bridge> = OnceLock::new();
 
