@@ -13,7 +13,7 @@ use crate::world::Case;
 checks! {
     "data.run-every-byte" ["exec", "program:cat"] "captured: output is bytes, not text" => run_every_byte;
     "data.run-sizes" ["exec", "program:cat"] "run: input and output of sizes around 64 KiB arrive unchanged" => run_sizes;
-    "data.run-large" ["exec", "program:cat"] "run: 20 MB of input and output arrive unchanged" => run_large;
+    "data.run-large" ["exec", "processes", "program:cat"] "run: 20 MB of input and output arrive unchanged" => run_large;
     "data.run-limit-border" ["exec", "program:cat"] "output-limits: a limit can lie anywhere in the data" => run_limit_border;
     "data.run-beyond-limit" ["exec", "program:sh", "program:head"] "output-limits: larger values count as 32 MiB; `total` counts all" => run_beyond_limit;
     "data.process-sizes" ["processes", "program:cat"] "read-output: sizes around 64 KiB and 1 MiB arrive unchanged" => process_sizes;
