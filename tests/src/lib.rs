@@ -169,8 +169,6 @@ pub fn beside_packages(folder: &str) -> PathBuf {
 pub fn python_checks(filter: &str) -> Command {
     let mut command = Command::new(python());
     command.args(["-m", "pytest"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk-python"));
-    // Without this variable Python would write caches into the source folder.
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
     if !filter.is_empty() {
         command.args(["-k", filter]);
     }

@@ -54,8 +54,7 @@ const PYTHON: Host = Host {
     checks: 9,
     command: || {
         let mut command = Command::new(python());
-        // Without this variable Python would write caches into the source folder.
-        command.arg(sources().join("host.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.arg(sources().join("host.py"));
         Some(command)
     },
 };

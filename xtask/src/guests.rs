@@ -128,8 +128,7 @@ fn componentize_python(folder: &Path, wit: &Path, component: &Path) -> Result<()
     let program = python.with_file_name("componentize-py");
     let mut command = Command::new(program);
     command.arg("--quiet").arg("--wit-path").arg(wit).args(["--world", "provider", "componentize", "app"]);
-    // Without this variable Python would write caches into the source folder.
-    command.arg("--output").arg(component).current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("--output").arg(component).current_dir(folder);
     run(&mut command)
 }
 

@@ -87,7 +87,8 @@ impl Programs {
     fn of(&mut self, package: &str) -> Result<Vec<&Executable>> {
         let group = usize::from(!GUEST.contains(&package));
         if self.built[group].is_none() {
-            let mut arguments = vec!["--no-run", "--release"];
+            let settings = settings();
+            let mut arguments = vec!["--no-run", "--release", "--config", &settings];
             for package in &self.groups[group] {
                 arguments.extend(["--package", package]);
             }
@@ -129,6 +130,11 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Returns the file with the settings of cargo for tests.
+fn settings() -> String {
+    tools::root().join("xtask/tests.toml").display().to_string()
 }
 
 fn directory(package: &str) -> Result<std::path::PathBuf> {
@@ -356,7 +362,7 @@ struct Examples {
 
 fn run_examples(packages: &[&str], filter: Option<&str>) -> Result<Examples> {
     let mut command = tools::cargo();
-    command.args(["test", "--quiet", "--doc", "--release", "--no-fail-fast"]);
+    command.args(["test", "--quiet", "--doc", "--release", "--no-fail-fast", "--config", &settings()]);
     command.args(packages.iter().flat_map(|package| ["--package", package])).arg("--").args(filter);
     let mut examples =
         Examples { status: ExitStatus::default(), passed: 0, failed: BTreeSet::new(), failures: Vec::new() };

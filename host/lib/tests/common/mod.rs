@@ -24,17 +24,19 @@ pub const TOKEN: &str = "token-0123456789";
 pub fn puppet() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lib/tests/guests/puppet/Cargo.toml");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        // The profile of the other components, whose crates are compiled already.
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--manifest-path"]);
-        cargo.arg(manifest).arg("--target-dir").arg(&target);
+        cargo.args(["build", "--quiet", "--locked", "--package", "puppet"]);
+        cargo.args(["--profile", "component", "--target", "wasm32-wasip2", "--manifest-path"]);
+        cargo.arg(root.join("Cargo.toml"));
         // The flags of the outer build do not apply to WebAssembly.
-        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
             cargo.env_remove(variable);
         }
         assert!(cargo.status().expect("cargo runs").success(), "the puppet does not build");
-        target.join("wasm32-wasip2/release/puppet.wasm")
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        target.join("wasm32-wasip2/component/puppet.wasm")
     })
 }
 
