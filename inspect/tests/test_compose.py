@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import ComposeConfig
-from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, plan, planning
-from inspect_modal_sandbox.compose import envfile, goyaml
+from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, planning
 from inspect_modal_sandbox.lifecycle import directories
 from inspect_modal_sandbox.lifecycle.images import image_variables
 from inspect_modal_sandbox.lifecycle.run import Run
+from inspect_modal_sandbox.plan import ConfigError
+from sandbox_host.compose import envfile, goyaml, plan
 
 
 def made(text: str, directory: Path = Path("/")) -> plan.Plan:
@@ -112,7 +113,7 @@ def test_warnings_name_the_key(line: str, key: str) -> None:
     ],
 )
 def test_errors_name_the_key(line: str, key: str) -> None:
-    with pytest.raises(plan.ConfigError) as raised:
+    with pytest.raises(ConfigError) as raised:
         of_service(line)
     assert key in str(raised.value)
 
@@ -156,7 +157,7 @@ def test_services_start_after_those_that_they_depend_on(monkeypatch: pytest.Monk
         ("{a: {image: x}, b: {image: x, depends_on: {a: {condition: service_healthy}}}}", "a has no healthcheck"),
         ("{a: {image: x}, b: {image: x, depends_on: {a: {condition: once}}}}", "not 'once'"),
     ]:
-        with pytest.raises(plan.ConfigError, match=words):
+        with pytest.raises(ConfigError, match=words):
             made(f"services: {text}")
     early = made("services: {default: {image: x, command: serve, depends_on: [b]}, b: {image: x}}")
     assert len(early.warnings) == 1 and "services.default.depends_on" in early.warnings[0]
@@ -178,7 +179,7 @@ def test_networks_of_services() -> None:
     several = "networks: {inner: {internal: true}}\nservices: {%s}"
     both = ", ".join(f"{name}: {{image: debian, networks: [inner]}}" for name in "ab")
     assert made(several % both).outbound == "internal", "the services reach each other"
-    with pytest.raises(plan.ConfigError, match="must not reach each other"):
+    with pytest.raises(ConfigError, match="must not reach each other"):
         made("services: {default: {image: a}, other: {image: b, network_mode: none}}")
 
 
@@ -234,7 +235,7 @@ def test_variables_are_substituted() -> None:
         return envfile.substitute(text, {"A": "1", "EMPTY": ""}.get, "here", lambda name: None)
 
     assert fill("$A ${A} $$A ${NO-x} ${NO:-$A} ${EMPTY-x} ${EMPTY:-x} ${A:+y} ${NO:+y}") == "1 1 $A x 1  x y "
-    with pytest.raises(plan.ConfigError, match="NO is not set"):
+    with pytest.raises(plan.ComposeError, match="NO is not set"):
         fill("${NO:?give it}")
 
 
@@ -265,7 +266,7 @@ def test_modal_extensions() -> None:
     }
     listed = made("services: {default: {image: x}}\nx-modal: {cidr_allowlist: [10.0.0.0/8], outbound_domain_allowlist: [a.b]}")
     assert listed.outbound == {"allowed": {"cidrs": ["10.0.0.0/8"], "domains": ["a.b"]}}
-    with pytest.raises(plan.ConfigError, match=r"x-modal\.typo"):
+    with pytest.raises(ConfigError, match=r"x-modal\.typo"):
         made("services: {default: {image: x}}\nx-modal: {typo: 1}")
 
 
@@ -313,9 +314,9 @@ def test_a_modal_config_survives_the_log_and_is_not_taken_for_a_compose_document
 
 def test_a_wrong_configuration_is_an_error() -> None:
     for config in ("values.txt", 3):
-        with pytest.raises(plan.ConfigError):
+        with pytest.raises(ConfigError):
             planning.make(config, Path("/"), {})
-    with pytest.raises(plan.ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         planning.make("Dockerfile", Path("/no/such"), {})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from inspect_modal_sandbox import plan, planning
-from inspect_modal_sandbox.compose import goyaml
+from sandbox_host.compose import goyaml
 
 CORPUS = Path(__file__).parent / "corpus" / "compose"
 FILES = sorted(CORPUS.glob("*.yaml"))

@@ -10,9 +10,10 @@ import sandbox_host
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import DockerEngineSandboxConfig, ModalSandboxConfig, compose, planning, provider
 from inspect_modal_sandbox import plan as plans
-from inspect_modal_sandbox.compose.keys import REFUSED, WARNED
 from inspect_modal_sandbox.kinds import DOCKER_ENGINE, MODAL, Kind
-from inspect_modal_sandbox.plan import ConfigError, Plan
+from inspect_modal_sandbox.plan import ConfigError
+from sandbox_host.compose.keys import REFUSED, WARNED
+from sandbox_host.compose.plan import Plan
 
 HERE = Path("/")
 

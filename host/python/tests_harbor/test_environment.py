@@ -138,7 +138,7 @@ async def test_preflight_checks_options_address_and_credentials(monkeypatch: pyt
         (
             "modal",
             "gpus disable_internet network_allowlist network_allowlist_hostnames network_allowlist_wildcard_hostnames "
-            "network_allowlist_ipv4_addresses network_allowlist_ipv4_cidrs dynamic_network_policy",
+            "network_allowlist_ipv4_addresses network_allowlist_ipv4_cidrs dynamic_network_policy docker_compose",
         ),
         ("docker", "gpus disable_internet mounted"),
     ],
@@ -175,16 +175,6 @@ async def test_what_a_provider_lacks_is_refused_at_once(make: Make) -> None:
         make(stream=True)
     with pytest.raises(FileNotFoundError):
         make(dockerfile=None)
-
-
-async def test_docker_compose_is_refused_by_name(make: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "composed"
-    folder.mkdir()
-    (folder / "docker-compose.yaml").write_text("services: {main: {build: .}}\n")
-    with pytest.raises(ValueError, match="the task has a docker-compose"):
-        make(environment_dir=folder)
-    with pytest.raises(ValueError, match="extra-docker-compose"):
-        make(extra_docker_compose=[folder / "docker-compose.yaml"])
 
 
 # ---- start -------------------------------------------------------------------------------------------------------

@@ -356,8 +356,9 @@ def _tail(data: bytes, total: int, limit: int) -> str:
 
 def _outcome(result: RunResult, timeout: int | None, limit: int) -> ExecResult[str]:
     """Returns the result of a command that ended, and raises the exception for one that did not."""
+    from sandbox_host.compose.outcomes import lost_text
+
     from .errors import unavailable
-    from .outcomes import lost_text
 
     verdict = result.verdict
     stdout, stderr = _tail(result.stdout, result.stdout_total, limit), _tail(result.stderr, result.stderr_total, limit)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentLimits
 from sandbox_host import SandboxError
+from sandbox_host.compose.outcomes import lost_text
 
 from .errors import NOT_REGULAR, FileError, os_error, unavailable
-from .outcomes import lost_text
 
 if TYPE_CHECKING:
     from sandbox_host import RunResult

@@ -63,7 +63,11 @@ class Kind:
     """Keys of compose services that set an option of the provider, with the type of its value. The option has the name of the
     key; for an amount in MiB, with the suffix `_mib`."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why keys of compose services have no effect or are refused, where `compose.keys` gives another reason."""
+    """Why keys of compose services have no effect or are refused, where `sandbox_host.compose.keys` gives another reason."""
+    main_service: str | None = None
+    """The name of the default service of compose documents. `None`: the document decides."""
+    strict: bool = False
+    """Whether an unknown key of a compose document is an error. Otherwise it gives a warning."""
 
     def variable(self, name: str) -> str:
         """Returns the name of an environment variable of this sandbox type, such as `INSPECT_MODAL_OWNER` for `OWNER`."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai.util import ComposeConfig, is_compose_yaml, is_dockerfile
+from sandbox_host.compose.plan import LIFETIME_SECS, Plan, Service, dockerfile_image, parse_gpu
 
 from . import compose
 from .config import DockerEngineSandboxConfig, ModalSandboxConfig
 from .kinds import MODAL, Kind
-from .plan import LIFETIME_SECS, ConfigError, Plan, Service, default_outbound, dockerfile_image, parse_gpu
+from .plan import ConfigError, config_errors, default_outbound
 
 KEEP_ALIVE = ["tail", "-f", "/dev/null"]
 """The command of a container without one, which is also that of Inspect's Docker provider."""
@@ -33,6 +34,11 @@ def make(config: object, directory: Path, metadata: Mapping[str, Any], kind: Kin
     Raises:
         ConfigError: if the configuration cannot be used.
     """
+    with config_errors():
+        return _make(config, directory, metadata, kind)
+
+
+def _make(config: object, directory: Path, metadata: Mapping[str, Any], kind: Kind) -> Plan:
     if config is None:
         image: dict[str, Any] = {"source": {"registry": {"reference": DEFAULT_IMAGE}}}
         return _single(Service("default", image, list(KEEP_ALIVE)), kind)

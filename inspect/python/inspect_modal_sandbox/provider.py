@@ -19,8 +19,8 @@ from .kinds import MODAL, Kind
 
 if TYPE_CHECKING:
     from sandbox_host import Provider
+    from sandbox_host.compose.plan import Plan
 
-    from .plan import Plan
 
 LEASE_SECS = 600
 """How long a sandbox keeps its lease after its evaluation was killed. The next run of the same owner terminates it then."""

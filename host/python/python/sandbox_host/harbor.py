@@ -23,9 +23,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from harbor.environments.base import BaseEnvironment, ExecResult, OutputCallback, SandboxBuildFailedError
+from harbor.environments.base import (
+    BaseEnvironment,
+    ExecResult,
+    OutputCallback,
+    SandboxBuildFailedError,
+    ServiceOperationsUnsupportedError,
+)
 from harbor.environments.capabilities import EnvironmentCapabilities, EnvironmentResourceCapabilities
-from harbor.environments.definition import require_agent_environment_definition, should_use_prebuilt_docker_image
+from harbor.environments.definition import (
+    COMPOSE_FILE_NAME,
+    require_agent_environment_definition,
+    should_use_prebuilt_docker_image,
+)
+from harbor.environments.docker.compose_env import ComposeInfraEnvVars, legacy_log_mount_env_vars
 from harbor.environments.options import EnvironmentOptions
 from harbor.models.task.config import (
     NetworkAllowlistEntryType,
@@ -35,8 +46,11 @@ from harbor.models.task.config import (
 )
 from harbor.models.trial.config import ResourceMode
 
+from . import _harbor_services as services
 from ._components import find_component
 from ._io import finish
+from .compose.plan import Plan, Service
+from .compose.specification import BuiltImage, directories_definition, image_specification
 from .errors import AlreadyExistsError, BuildFailedError, FileError, NotFoundError, SandboxError
 from .provider import Provider
 from .records import Description, Verdict
@@ -234,9 +248,10 @@ def _name(session_id: str) -> str:
 class SandboxEnvironment(BaseEnvironment):
     """A Harbor environment in a sandbox of any provider: Modal, Docker Engine, Podman, or another component.
 
-    The sandbox is made from the Dockerfile of the task or its `docker_image`. It has the name of the session, and tags
-    with the session, the environment and the trial. `stop` terminates it; a run that is killed leaves a lease behind,
-    and `sandbox-host sweep --owner harbor` terminates what it left running.
+    The sandbox is made from the Dockerfile of the task or its `docker_image`. If the task has a `docker-compose.yaml`, its
+    other services are sidecars of the sandbox; this needs a provider that has them. The sandbox has the name of the session,
+    and tags with the session, the environment and the trial. `stop` terminates it; a run that is killed leaves a lease
+    behind, and `sandbox-host sweep --owner harbor` terminates what it left running.
     """
 
     options_model = SandboxOptions
@@ -255,6 +270,9 @@ class SandboxEnvironment(BaseEnvironment):
         self._found = _look_up(options)
         self._sandbox: Sandbox | None = None
         self._lent: _Lent | None = None
+        self._services: services.Services | None = None
+        self._plan: Plan | None = None
+        self._own_volumes: list[str] = []
         self._shell = "bash"
         self._runs_as_root = False
         for label in self._RESERVED & options.labels.keys():
@@ -313,6 +331,7 @@ class SandboxEnvironment(BaseEnvironment):
             network_allowlist_ipv6_cidrs=False,
             dynamic_network_policy=has("network.update"),
             mounted=self._binds,
+            docker_compose=has("sidecars"),
         )
 
     @property
@@ -323,13 +342,28 @@ class SandboxEnvironment(BaseEnvironment):
         address = self.options.variables.get("DOCKER_HOST") or os.environ.get("DOCKER_HOST") or "unix:"
         return address.startswith("unix:")
 
+    @property
+    def _compose_paths(self) -> list[Path]:
+        """The compose files of the task and of the run. Later ones win."""
+        own = self.environment_dir / COMPOSE_FILE_NAME
+        return [*([own] if own.exists() else []), *self.extra_docker_compose_paths]
+
+    @property
+    def _uses_compose(self) -> bool:
+        """Whether the environment has compose files. The base class asks for it."""
+        return bool(self._compose_paths)
+
     def _validate_definition(self) -> None:
-        if (self.environment_dir / "docker-compose.yaml").exists():
+        if self._uses_compose and not self._found.has("sidecars"):
             raise ValueError(
                 f"the environment `{self.type()}` has one container, and the task has a docker-compose.yaml: "
                 "use one of Harbor's environments that run Docker Compose"
             )
-        require_agent_environment_definition(self.environment_dir, docker_image=self.task_env_config.docker_image)
+        require_agent_environment_definition(
+            self.environment_dir,
+            docker_image=self.task_env_config.docker_image,
+            extra_docker_compose_paths=self.extra_docker_compose_paths,
+        )
 
     def _check_mount(self, kind: str, source: str, target: str) -> None:
         if kind == "bind" and not self._binds:
@@ -347,16 +381,76 @@ class SandboxEnvironment(BaseEnvironment):
         """Builds the image and creates the sandbox. If that fails or is cancelled, nothing is left running."""
         if self._sandbox is not None:
             raise RuntimeError("the environment has been started already")
+        # What is wrong in a compose file is an error before anything is spent.
+        self._plan = await asyncio.to_thread(self._make_plan, force_build) if self._uses_compose else None
         lent = self._lent = self._lent or _Lent(self.options)
         try:
             provider = await lent.provider()
-            image = await self._build(provider, self._image(force_build))
-            self._sandbox = await self._create(provider, self._spec(provider, image))
-            await self._prepare(self._sandbox)
+            if self._plan is None:
+                image = Image(id=(await self._build(provider, self._image(force_build)))[0])
+                self._sandbox = await self._create(provider, self._spec(provider, image))
+            else:
+                await self._start_services(provider, self._plan, force_build)
+            await self._prepare(self._running())
             await self._upload_environment_dir_after_start()
         except BaseException:
             await finish(self._discard())
             raise
+
+    def _make_plan(self, force_build: bool) -> Plan:
+        """Returns the plan for the compose files.
+
+        Raises `ValueError` for a key or a value that is wrong or not supported.
+        """
+        reference = self.task_env_config.docker_image
+        prebuilt = should_use_prebuilt_docker_image(self.environment_dir, docker_image=reference, force_build=force_build)
+        memory = self._effective_memory_mb
+        infra = ComposeInfraEnvVars(
+            main_image_name=f"hb__{self.environment_name}",
+            context_dir=str(self.environment_dir.resolve()),
+            prebuilt_image_name=reference if prebuilt else None,
+            cpus=self._effective_cpus,
+            memory=f"{memory}M" if memory else None,
+        ).to_env_dict()
+        # There is no directory of this machine, so a mount of such a directory has its path in the container as its source.
+        infra |= legacy_log_mount_env_vars(self._mounts, host_value="target")
+        files = services.Files(
+            directory=self.environment_dir.resolve(),
+            paths=self._compose_paths,
+            variables={**self._startup_env(), **infra},
+            prebuilt=reference if prebuilt else None,
+            logs=[mount["target"] for mount in self._mounts if mount["type"] == "bind"],
+        )
+        description = self._found.description
+        traits = services.Traits(description.name, description.supports("image.secrets"), description.name == "modal")
+        plan = services.make_plan(files, traits)
+        if self.options.command is not None or self.options.image_command:
+            plan.services[0].command = []
+        for warning in plan.warnings:
+            self.logger.warning("%s", warning)
+        return plan
+
+    async def _start_services(self, provider: Provider, plan: Plan, force_build: bool) -> None:
+        """Creates the sandbox with the services of the task, and waits until they are ready."""
+        images = [await self._build_service(provider, each, force_build) for each in plan.services]
+        self._own_volumes = services.name_volumes(plan, _name(self.session_id)[:48])
+        spec = services.with_services(self._spec(provider, Image(id=images[0][0])), plan, images, self._sidecar_network())
+        self._sandbox = await self._create(provider, spec)
+        self._services = services.Services(self._sandbox, plan, self.logger)
+        await self._services.start(images)
+
+    async def _build_service(self, provider: Provider, service: Service, force_build: bool) -> BuiltImage:
+        """Builds the image of a service, with the directories that it needs."""
+        image = image_specification(service.image)
+        login = self._login()
+        if image.dockerfile is not None:
+            image = replace(image, dockerfile=replace(image.dockerfile, login=login), force=image.force or force_build)
+        elif image.registry is not None:
+            image = replace(image, login=login)
+        built = await self._build(provider, image)
+        if not service.directories:
+            return built
+        return await self._build(provider, image_specification(directories_definition(built, service.directories)))
 
     async def stop(self, delete: bool) -> None:
         """Terminates the sandbox. With `delete=False` it is stopped with its files if the provider can do that, and
@@ -369,9 +463,13 @@ class SandboxEnvironment(BaseEnvironment):
     async def _discard(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
         lent, self._lent = self._lent, None
+        volumes, self._own_volumes = self._own_volumes, []
+        self._services = None
         try:
             if sandbox is not None:
                 await self._terminate(sandbox)
+            if volumes and lent is not None:
+                await self._delete_volumes(await lent.provider(), volumes)
         finally:
             if lent is not None:
                 await lent.give_back()
@@ -386,8 +484,16 @@ class SandboxEnvironment(BaseEnvironment):
                 await sandbox.release()
             raise
 
+    async def _delete_volumes(self, provider: Provider, volumes: list[str]) -> None:
+        for volume in volumes:
+            try:
+                await provider.delete_volume(volume)
+            except SandboxError as error:
+                self.logger.warning("the volume %s was not deleted: %s", volume, error)
+
     async def _leave(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
+        self._services, self._own_volumes = None, []
         lent, self._lent = self._lent, None
         try:
             if sandbox is not None:
@@ -424,15 +530,16 @@ class SandboxEnvironment(BaseEnvironment):
         kind, colon, name = secret.rpartition(":")
         return Login(name, kind) if colon else Login(secret)
 
-    async def _build(self, provider: Provider, image: Image) -> Image:
-        """Builds the image, with its log at the level of debugging, and returns it by its id."""
+    async def _build(self, provider: Provider, image: Image) -> BuiltImage:
+        """Builds the image, with its log at the level of debugging, and returns its id and its working directory."""
         try:
             async with provider.build(image) as build:
                 for line in build.skipped:
                     self.logger.warning("left out of the build context: %s", line)
                 async for chunk in build:
                     self.logger.debug("build: %s", chunk.text.rstrip("\n"))
-                return Image(id=(await build.wait()).id)
+                built = await build.wait()
+                return built.id, built.workdir
         except BuildFailedError as error:
             raise SandboxBuildFailedError(str(error)) from error
 
@@ -492,9 +599,34 @@ class SandboxEnvironment(BaseEnvironment):
         The network of a sandbox that is created as blocked stays blocked, so one whose policy changes between phases
         starts with a list that permits nothing.
         """
-        network = _network(self.network_policy)
-        changes = any(policy != self.network_policy for policy in self._phase_network_policies)
-        return Network.allow() if changes and network.outbound == "blocked" else network
+        network = self._network_of(self.network_policy)
+        return Network.allow() if self._network_changes and network.outbound == "blocked" else network
+
+    @property
+    def _network_changes(self) -> bool:
+        """Whether a phase has another network policy than the start."""
+        return any(policy != self.network_policy for policy in self._phase_network_policies)
+
+    def _network_of(self, policy: NetworkPolicy) -> Network:
+        """Returns the network policy of the main container.
+
+        A container whose network is blocked has no address, so one with other services gets a list that permits nothing.
+        """
+        network = _network(policy)
+        return Network.allow() if network.outbound == "blocked" and self._plan is not None else network
+
+    def _sidecar_network(self) -> Network | None:
+        """Returns the network policy of services, or `None` if they reach everything.
+
+        It cannot change while they run. If a phase has another policy, they reach each other and nothing else, because the
+        agent would otherwise reach through them what its own phase forbids.
+        """
+        network = self._network_of(self.network_policy)
+        if self._network_changes:
+            if self._plan is not None and len(self._plan.services) > 1:
+                self.logger.warning("the phases have different network policies, so the services reach only each other")
+            return Network.allow()
+        return None if network.outbound == "open" else network
 
     def _resources(self) -> tuple[tuple[float | None, float | None], tuple[int | None, int | None]]:
         """Returns request and limit of processor time in cores, and of memory in MiB.
@@ -584,6 +716,8 @@ class SandboxEnvironment(BaseEnvironment):
         Raises `RuntimeError` if the command is killed because `timeout_sec` has passed, or if the sandbox ends.
         """
         who = self._resolve_user(user)
+        if who is None and self._plan is not None:
+            who = self._plan.services[0].user
         if self._runs_as_root and who in ("root", 0, "0"):
             who = None  # Nothing has to change the user then, which needs programs of the image.
         settings: dict[str, Any] = {
@@ -669,8 +803,11 @@ class SandboxEnvironment(BaseEnvironment):
 
         What cannot be represented or would lead outside is left out, with a warning in the log.
         """
+        await self._download_dir(self._files(), source_dir, target_dir)
+
+    async def _download_dir(self, files: Sandbox, source_dir: str, target_dir: Path | str) -> None:
         await asyncio.to_thread(os.makedirs, target_dir, exist_ok=True)
-        transfer = await self._files().download_directory(source_dir, target_dir)
+        transfer = await files.download_directory(source_dir, target_dir)
         for line in transfer.skipped:
             self.logger.warning("not downloaded: %s", line)
 
@@ -690,10 +827,82 @@ class SandboxEnvironment(BaseEnvironment):
                 return None
             raise
 
+    # ---- services ---------------------------------------------------------------------------------------------
+
+    def _service(self, name: str) -> tuple[Sandbox, Service]:
+        """Returns a service other than `main`, with the sandbox whose commands run in it."""
+        self._running()
+        if self._services is None:
+            raise ServiceOperationsUnsupportedError(
+                f"the environment has no service `{name}`: the task has no docker-compose.yaml"
+            )
+        return self._services.of(name)
+
+    async def service_exec(
+        self,
+        command: str,
+        *,
+        service: str | None = None,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        timeout_sec: int | None = None,
+        user: str | int | None = None,
+    ) -> ExecResult:
+        """Runs a command in a service, with sh if it is not `main`. Its user and directory are those of the service.
+
+        Raises `ValueError` if there is no such service, and `RuntimeError` as `exec` does.
+        """
+        if service is None or self.is_main_service(service):
+            return await self.exec(command, cwd=cwd, env=env, timeout_sec=timeout_sec, user=user)
+        sandbox, definition = self._service(service)
+        kept = self.options.output_max_mib << 20
+        result = await sandbox.run(
+            ["/bin/sh", "-c", command],
+            cwd=cwd or definition.workdir,
+            env=env,
+            user=definition.user if user is None else str(user),
+            timeout=timeout_sec or None,
+            stdout_max=kept,
+            stderr_max=kept,
+        )
+        if result.truncated:
+            self.logger.warning("only the last %s MiB of the output of a command were kept", self.options.output_max_mib)
+        code = _return_code(result.verdict, timeout_sec)
+        return ExecResult(stdout=result.text, stderr=result.error_text, return_code=code)
+
+    async def service_download_file(self, source_path: str, target_path: Path | str, *, service: str | None = None) -> None:
+        """Copies a file of a service to this machine, as `download_file` does."""
+        if service is None or self.is_main_service(service):
+            await self.download_file(source_path, target_path)
+            return
+        to = await asyncio.to_thread(_prepared, Path(target_path), PurePosixPath(source_path).name)
+        await self._files(self._service(service)[0]).download(source_path, to)
+
+    async def service_download_dir(self, source_dir: str, target_dir: Path | str, *, service: str | None = None) -> None:
+        """Copies what is in a directory of a service into a local one, as `download_dir` does."""
+        if service is None or self.is_main_service(service):
+            await self.download_dir(source_dir, target_dir)
+            return
+        await self._download_dir(self._files(self._service(service)[0]), source_dir, target_dir)
+
+    async def stop_service(self, service: str) -> None:
+        """Ends a service other than `main`, whose container is the sandbox itself and ends with it.
+
+        Raises `ServiceOperationsUnsupportedError` for `main`; Harbor then logs a warning and goes on.
+        """
+        if self.is_main_service(service):
+            raise ServiceOperationsUnsupportedError(
+                "the service `main` is the sandbox itself, and all other services would end with it"
+            )
+        self._service(service)
+        await self._running().terminate_sidecar(service)
+
     # ---- what else Harbor can ask for -------------------------------------------------------------------------
 
     async def _apply_network_policy(self, network_policy: NetworkPolicy) -> None:
-        await self._running().set_network(_network(network_policy))
+        if self._plan is not None and self._plan.outbound != "open":
+            return  # The compose file permits less.
+        await self._running().set_network(self._network_of(network_policy))
 
     async def prepare_logs_for_host(self) -> None:
         """Gives the files in mounted directories to the user of this process. Does nothing without mounts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import trace_action
 from sandbox_host import SandboxError
+from sandbox_host.compose.envfile import metadata_variable
+from sandbox_host.compose.plan import Service, image_key
+from sandbox_host.compose.specification import BuiltImage, directories_definition, image_specification
 
 from .. import planning
-from ..compose.envfile import metadata_variable
 from ..kinds import MODAL, Kind
-from ..plan import Service, image_key
 from .run import Run
-from .specification import image_specification
 from .traces import logger
 
 if TYPE_CHECKING:
     from sandbox_host import Provider
-
-Image = tuple[str, "str | None"]
-"""The id of an image, and its working directory if known."""
 
 
 def image_variables(config: object, metadata: Mapping[str, Any], kind: Kind = MODAL) -> dict[str, str]:
@@ -61,7 +57,7 @@ def image_variables(config: object, metadata: Mapping[str, Any], kind: Kind = MO
     return variables if images(metadata) != images({}) else {}
 
 
-async def image_of(run: Run, kind: Kind, provider: Provider, service: Service, *, show_log: bool) -> Image:
+async def image_of(run: Run, kind: Kind, provider: Provider, service: Service, *, show_log: bool) -> BuiltImage:
     """Returns the image of a service, in which the directories exist that the service needs.
 
     Raises:
@@ -70,19 +66,11 @@ async def image_of(run: Run, kind: Kind, provider: Provider, service: Service, *
     built = await _built(run, kind, provider, service.name, service.image, show_log)
     if not service.directories:
         return built
-    image, workdir = built
-    # Both lines create a missing directory and need no shell in the image. An existing directory keeps its content.
-    if kind.makes_volumes:
-        # Podman creates only the last of several working directories.
-        lines = [f"VOLUME {json.dumps(service.directories)}"]
-    else:
-        # The last line restores the working directory of the image.
-        lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
-    definition = {"source": {"id": image}, "commands": lines}
+    definition = directories_definition(built, service.directories, as_volumes=kind.makes_volumes)
     return await _built(run, kind, provider, service.name, definition, show_log)
 
 
-async def _built(run: Run, kind: Kind, provider: Provider, service: str, image: dict[str, Any], show_log: bool) -> Image:
+async def _built(run: Run, kind: Kind, provider: Provider, service: str, image: dict[str, Any], show_log: bool) -> BuiltImage:
     """Builds an image, unless this run has built it already."""
     key = (id(provider), image_key(image))
     async with run.building.setdefault(key, asyncio.Lock()):

@@ -1,26 +1,26 @@
-"""Brings up the services of a sandbox: waits for those that start with it, and adds those that wait for others."""
+"""Brings up the services of a sandbox with the code of `sandbox_host.compose`."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from inspect_ai.util import trace_action
+from inspect_ai.util import SandboxUnavailableError, trace_action, trace_message
+from sandbox_host.compose import startup
+from sandbox_host.compose.container import SandboxLostError
+from sandbox_host.compose.plan import Plan, Service
+from sandbox_host.compose.specification import BuiltImage
 
-from ..plan import Plan, Service
 from .container import Container
-from .hosts import add_hosts, address_of
-from .images import Image
-from .readiness import ServiceEnded, answering_container, check_running, unless_ended, wait_completed, wait_healthy
 from .run import Created
-from .specification import sidecar_specification
 from .traces import logger
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from sandbox_host import Sandbox
 
 
-async def start_services(created: Created, plan: Plan, images: list[Image]) -> dict[str, Container]:
+async def start_services(created: Created, plan: Plan, images: Sequence[BuiltImage]) -> dict[str, Container]:
     """Waits until all services of a sandbox are ready, and returns their containers, the default service first.
 
     A sidecar that ends with exit code 0 has done its work. It is not among the containers.
@@ -30,108 +30,35 @@ async def start_services(created: Created, plan: Plan, images: list[Image]) -> d
         SandboxUnavailableError: if the sandbox has ended.
         SandboxError: if a call failed for another reason.
     """
-    return await _Startup(created, plan, images).run()
+    try:
+        return await startup.start_services(_Sample(created), plan, images)
+    except SandboxLostError as lost:
+        raise SandboxUnavailableError(str(lost)) from None
 
 
-class _Startup:
-    """The start of the services of one sandbox."""
+class _Sample:
+    """The sandbox of a sample while its services start."""
 
-    def __init__(self, created: Created, plan: Plan, images: list[Image]) -> None:
+    def __init__(self, created: Created) -> None:
         self.created = created
-        self.plan = plan
-        self.images = {service.name: image for service, image in zip(plan.services, images, strict=True)}
-        self.services = {service.name: service for service in plan.services}
-        self.main = plan.services[0].name
-        self.later = {service.name for service in plan.later()}
-        """Services that are added to the running sandbox."""
-        self.ending = {source for service in plan.services for source, wanted in service.after.items() if wanted == "completed"}
-        """Services whose end others wait for. They may be over before they answer, so they are not looked at."""
-        self.containers: dict[str, Container] = {}
-        self.addresses: dict[str, str] = {}
-        self.healthy: set[str] = set()
 
-    async def run(self) -> dict[str, Container]:
-        """Starts the services in the order of their dependencies."""
-        await self._join([name for name in self.services if name not in self.later and name not in self.ending])
-        for service in self.plan.services:
-            if service.name in self.later:
-                await self._add(service)
-        for service in self.plan.services:
-            if service.name not in self.ending:
-                await self._be_healthy(service)
-        # Services that answered may have ended since.
-        await asyncio.gather(
-            *[self._or_ended(name, check_running(self.created, name)) for name in list(self.containers) if name != self.main]
-        )
-        return {name: self.containers[name] for name in self.services if name in self.containers}
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox."""
+        return self.created.sandbox
 
-    async def _or_ended(self, name: str, call: Coroutine[Any, Any, T]) -> T | None:
-        """Returns the result of a call to a service, or `None` if the service has ended with exit code 0.
+    def container(self, service: Service, sidecar: str | None, workdir: str) -> Container:
+        """Returns the container of a service."""
+        return Container(self.created, service.name, sidecar, workdir, service.user)
 
-        Raises:
-            RuntimeError: if the service has ended with another code.
-        """
-        try:
-            return await unless_ended(self.created, name, name != self.main, call)
-        except ServiceEnded as ended:
-            if ended.code != 0:
-                raise RuntimeError(str(ended)) from None
-            self.containers.pop(name, None)
-            self.addresses.pop(name, None)
-            return None
+    def trace(self, action: str) -> AbstractContextManager[None]:
+        """Records an action in Inspect's traces."""
+        return trace_action(logger, self.created.kind.title, "%s in %s", action, self.created.id)
 
-    async def _add(self, service: Service) -> None:
-        """Adds a service to the running sandbox, after what it waits for."""
-        for source, wanted in service.after.items():
-            if wanted == "healthy":
-                await self._be_healthy(self.services[source])
-            elif wanted == "completed":
-                await wait_completed(self.created, source)
-        specification = sidecar_specification(service, self.images[service.name][0])
-        with trace_action(logger, self.created.kind.title, "add %s to %s", service.name, self.created.id):
-            await self.created.sandbox.create_sidecar(specification)
-        if service.name not in self.ending:
-            await self._join([service.name])
+    def note(self, text: str) -> None:
+        """Records a message in Inspect's traces."""
+        trace_message(logger, self.created.kind.title, text)
 
-    async def _be_healthy(self, service: Service) -> None:
-        """Waits until a service is healthy, once."""
-        if service.healthcheck is None or service.name in self.healthy:
-            return
-        if service.name in self.containers:
-            await self._or_ended(service.name, wait_healthy(self.containers[service.name], service.healthcheck))
-        if service.name not in self.containers:
-            waiting = [other.name for other in self.plan.services if other.after.get(service.name) == "healthy"]
-            if waiting:
-                raise RuntimeError(f"The service '{service.name}' has ended, and {', '.join(waiting)} waits for its health.")
-        self.healthy.add(service.name)
-
-    async def _join(self, names: list[str]) -> None:
-        """Waits until these containers answer. Then they and the earlier ones learn the names of each other."""
-        await asyncio.gather(*[self._look(name) for name in names])
-        calls = []
-        for name, container in self.containers.items():
-            pairs = [] if len(self.services) == 1 else self._names_for(name, list(self.containers) if name in names else names)
-            if name in names:
-                pairs += [(address, host) for host, address in self.services[name].hosts.items()]
-            if pairs:
-                calls.append(self._or_ended(name, add_hosts(container, pairs)))
-        await asyncio.gather(*calls)
-
-    async def _look(self, name: str) -> None:
-        """Waits until a container answers, and reads its address."""
-        sidecar = None if name == self.main else name
-        call = answering_container(self.created, self.services[name], sidecar, self.images[name][1])
-        container = await self._or_ended(name, call)
-        if container is None:
-            return
-        self.containers[name] = container
-        address = await self._or_ended(name, address_of(container)) if len(self.services) > 1 else ""
-        if address is not None:
-            self.addresses[name] = address
-
-    def _names_for(self, name: str, others: Iterable[str]) -> list[tuple[str, str]]:
-        """Returns pairs of address and name by which a service reaches the others, and itself."""
-        # No service reaches a container without an address, so all learn that its name means the loopback address.
-        near = {name, *self.services[name].peers}
-        known = [other for other in others if other in self.addresses and (other in near or not self.addresses[other])]
-        return [(self.addresses[other], alias) for other in known for alias in (other, *self.services[other].names)]
+    def warn(self, text: str) -> None:
+        """Logs a warning once per run."""
+        self.created.run.warn(text)

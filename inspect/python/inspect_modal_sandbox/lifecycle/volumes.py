@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.util import trace_action, trace_message
 from sandbox_host import SandboxError
+from sandbox_host.compose.plan import Plan
 
 from ..kinds import Kind
-from ..plan import Plan
 from .tags import PREFIX, VOLUMES_TAG, readable_name
 from .traces import logger
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..plan import ConfigError, Healthcheck
 from .document import text
+from .plan import ComposeError, Healthcheck
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,7 +27,7 @@ def seconds(value: Any, where: str) -> float:
         return float(given)
     parts = DURATION.findall(given)
     if not parts or "".join(number + unit for number, unit in parts) != given:
-        raise ConfigError(f"{where}: {given!r} is not a duration. Give one such as 1m30s.")
+        raise ComposeError(f"{where}: {given!r} is not a duration. Give one such as 1m30s.")
     return float(sum(float(number) * SECONDS[unit] for number, unit in parts))
 
 
@@ -37,7 +37,7 @@ def of_service(body: Mapping[str, Any] | None, of_image: Healthcheck | None, whe
     Returns `None` if there is no check, or it is switched off.
 
     Raises:
-        ConfigError: if a value is wrong.
+        ComposeError: if a value is wrong.
     """
     if body is None:
         return of_image
@@ -55,7 +55,7 @@ def of_service(body: Mapping[str, Any] | None, of_image: Healthcheck | None, whe
     elif isinstance(test, list) and test and test[0] == "CMD":
         argv = [text(word) for word in test[1:]]
     else:
-        raise ConfigError(f"{where}.test must begin with CMD, CMD-SHELL or NONE.")
+        raise ComposeError(f"{where}.test must begin with CMD, CMD-SHELL or NONE.")
     made = Healthcheck(argv) if of_image is None else replace(of_image, argv=argv)
     for key, default in TIMES.items():
         if body.get(key) is not None:
@@ -64,7 +64,7 @@ def of_service(body: Mapping[str, Any] | None, of_image: Healthcheck | None, whe
     if body.get("retries") is not None:
         given = text(body["retries"])
         if not given.isdigit():
-            raise ConfigError(f"{where}.retries: {given!r} is not a number of attempts.")
+            raise ComposeError(f"{where}.retries: {given!r} is not a number of attempts.")
         made.retries = int(given) or RETRIES
     return made
 
@@ -100,7 +100,7 @@ def _of_instruction(rest: str, where: str) -> Healthcheck | None:
     if kind.upper() == "NONE":
         return None
     if kind.upper() != "CMD":
-        raise ConfigError(f"{where} must be followed by CMD or NONE.")
+        raise ComposeError(f"{where} must be followed by CMD or NONE.")
     try:
         argv = json.loads(command)
         argv = [str(word) for word in argv] if isinstance(argv, list) else None

@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..plan import ConfigError
 from . import envfile
 from .goyaml import Override, Reset, load, number_text
+from .plan import ComposeError
 
 PAIRS = ("environment", "labels", "annotations", "extra_hosts", "sysctls")
 """Keys of a service that hold a mapping or a list of `NAME=VALUE`."""
@@ -53,35 +53,25 @@ class Document:
     """Variables without a value, by the place that refers to them."""
 
 
-def read(path: Path, metadata: Mapping[str, Any]) -> Document:
-    """Reads a compose file.
-
-    Variables come from the environment, the `.env` beside the file, and the sample's metadata as `SAMPLE_METADATA_<KEY>`.
-
-    Raises:
-        ConfigError: if the file, or one that it includes or extends, cannot be read.
-    """
-    variables = {**envfile.environment(path.parent), **_of_metadata(metadata)}
-    made = Document({}, str(path), path.parent, variables)
-    made.body = _Reader(made).file(path, path.parent, ())
-    return made
+Source = Path | tuple[str, Mapping[str, Any]]
+"""A compose file, or a document that is not a file with the name that errors give it."""
 
 
-def complete(body: dict[str, Any], where: str, directory: Path, metadata: Mapping[str, Any]) -> Document:
-    """Completes a document that is not a file. `where` names it in errors.
+def read(sources: Sequence[Source], directory: Path, variables: Mapping[str, str], name: str | None = None) -> Document:
+    """Reads documents and merges them. Later ones win, as with several `--file` of Docker Compose.
+
+    Relative paths start at `directory`, also those of files elsewhere. Values of variables come from `variables`, or else
+    from the environment of this process, or else from the `.env` in the directory. `name` is the name of the result in
+    errors; the default is that of the last source.
 
     Raises:
-        ConfigError: if a file that it includes or extends cannot be read.
+        ComposeError: if a source, or a file that it includes or extends, cannot be read.
     """
-    variables = {**envfile.environment(directory), **_of_metadata(metadata)}
-    made = Document({}, where, directory, variables)
-    made.body = _Reader(made).body([body], where, directory, ())
+    found = {**envfile.environment(directory), **variables}
+    last = sources[-1]
+    made = Document({}, name or (str(last) if isinstance(last, Path) else last[0]), directory, found)
+    made.body = _Reader(made).together(sources, directory, ())
     return made
-
-
-def _of_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the variables that hold a sample's metadata."""
-    return {envfile.metadata_variable(str(key)): str(value) for key, value in metadata.items()}
 
 
 class _Reader:
@@ -95,23 +85,30 @@ class _Reader:
         """Reads a file. Relative paths in it start at `directory`; the files `within` include it, directly or not."""
         path = Path(os.path.abspath(path))
         if path in within:
-            raise ConfigError(f"{path} includes itself, through {', '.join(map(str, within))}.")
-        return self.body(_parsed(path), str(path), directory, (*within, path))
+            raise ComposeError(f"{path} includes itself, through {', '.join(map(str, within))}.")
+        return self.together([path], directory, within)
 
-    def body(self, bodies: list[Any], where: str, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
-        """Merges the documents of one file. Later ones win."""
+    def together(self, sources: Sequence[Source], directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
+        """Merges the documents of several sources. Later ones win."""
         merged: dict[str, Any] = {}
-        for body in bodies:
-            merged = _merged(merged, self.one(body, where, directory, within))
-        includes = merged.pop("include", None) or []
-        for entry in includes if isinstance(includes, list) else [includes]:
-            self.include(merged, entry, where, directory, within)
+        for source in sources:
+            if isinstance(source, Path):
+                path = Path(os.path.abspath(source))
+                bodies, where, inside = _parsed(path), str(path), (*within, path)
+            else:
+                bodies, where, inside = [source[1]], source[0], within
+            for body in bodies:
+                merged = _merged(merged, self.one(body, where, directory, inside))
+            # Included files are added before the next source is merged.
+            includes = merged.pop("include", None) or []
+            for entry in includes if isinstance(includes, list) else [includes]:
+                self.include(merged, entry, where, directory, inside)
         plain: dict[str, Any] = _without_marks(merged)
         return plain
 
     def one(self, body: Any, where: str, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(body, dict):
-            raise ConfigError(f"{where} is not a compose file: it does not hold a mapping.")
+            raise ComposeError(f"{where} is not a compose file: it does not hold a mapping.")
         filled = {str(key): self.filled(value, f"{where}: {key}") for key, value in body.items()}
         services = filled.get("services")
         if isinstance(services, Mapping):
@@ -160,9 +157,9 @@ class _Reader:
         if service is None:
             service = {}
         if not isinstance(service, Mapping):
-            raise ConfigError(f"{at} is not a mapping.")
+            raise ComposeError(f"{at} is not a mapping.")
         if (where, name) in through:
-            raise ConfigError(f"{at}.extends: services extend each other in a circle.")
+            raise ComposeError(f"{at}.extends: services extend each other in a circle.")
         service = dict(service)
         extends = service.pop("extends", None)
         own = canonical(service, at, directory, self.variables)
@@ -171,20 +168,20 @@ class _Reader:
         wanted, file = (extends, None) if isinstance(extends, str) else (extends.get("service"), extends.get("file"))
         if file is None:
             if wanted not in bodies:
-                raise ConfigError(f"{at}.extends: there is no service {wanted}.")
+                raise ComposeError(f"{at}.extends: there is no service {wanted}.")
             base = self.extended(str(wanted), bodies, where, directory, within, (*through, (where, name)))
         else:
             if REMOTE.match(str(file)):
-                raise ConfigError(f"{at}.extends.file: {file} is not a local file.")
+                raise ComposeError(f"{at}.extends.file: {file} is not a local file.")
             path = Path(os.path.abspath(directory / str(file)))
             others: dict[str, Any] = {}
             for body in _parsed(path):
                 if not isinstance(body, dict):
-                    raise ConfigError(f"{path} is not a compose file: it does not hold a mapping.")
+                    raise ComposeError(f"{path} is not a compose file: it does not hold a mapping.")
                 services = self.filled(body.get("services") or {}, f"{path}: services")
                 others = _merged(others, {str(key): value for key, value in services.items()})
             if wanted not in others:
-                raise ConfigError(f"{at}.extends: there is no service {wanted} in {path}.")
+                raise ComposeError(f"{at}.extends: there is no service {wanted} in {path}.")
             base = self.extended(str(wanted), others, str(path), path.parent, within, (*through, (where, name)))
         # As with Docker, the other services of that file are not added.
         return _merged(base, own)
@@ -194,11 +191,11 @@ class _Reader:
         if isinstance(entry, str):
             entry = {"path": entry}
         if not isinstance(entry, Mapping) or not entry.get("path"):
-            raise ConfigError(f"{where}: include needs a path, or a mapping with one.")
+            raise ComposeError(f"{where}: include needs a path, or a mapping with one.")
         paths = [str(path) for path in (entry["path"] if isinstance(entry["path"], list) else [entry["path"]])]
         for path in paths:
             if REMOTE.match(path):
-                raise ConfigError(f"{where}: include: {path} is not a local file.")
+                raise ComposeError(f"{where}: include: {path} is not a local file.")
         files = [Path(os.path.abspath(directory / path)) for path in paths]
         home = directory / str(entry["project_directory"]) if entry.get("project_directory") else files[0].parent
         variables = self.variables
@@ -222,7 +219,7 @@ class _Reader:
                 there = body.setdefault(section, {}) or {}
                 body[section] = there
                 if name in there and there[name] != definition:
-                    raise ConfigError(f"{where}: include: {section}.{name} is defined in {paths[0]} as well.")
+                    raise ComposeError(f"{where}: include: {section}.{name} is defined in {paths[0]} as well.")
                 there[name] = definition
         for name, definition in found.items():
             if str(name).startswith("x-"):
@@ -234,7 +231,7 @@ def _parsed(path: Path) -> list[Any]:
     try:
         return load(path.read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The compose file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ComposeError(f"The compose file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 # ---- canonical form -------------------------------------------------------------------------------------------------
@@ -287,7 +284,7 @@ def pairs(value: Any, where: str, separators: str = "=") -> Any:
     if isinstance(value, Mapping):
         return {str(name): text for name, text in value.items()}
     if not isinstance(value, list):
-        raise ConfigError(f"{where} is neither a mapping nor a list.")
+        raise ComposeError(f"{where} is neither a mapping nor a list.")
     made: dict[str, Any] = {}
     for entry in value:
         parts = re.split(f"[{separators}]", text(entry), maxsplit=1)
@@ -299,13 +296,13 @@ def _build(value: Any, where: str, directory: Path) -> Any:
     if isinstance(value, str):
         value = {"context": value}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be a path or a mapping.")
+        raise ComposeError(f"{where} must be a path or a mapping.")
     made = dict(value)
     if isinstance(made.get("context"), Reset | Override):
         return made
     context = text(made.get("context") or ".")
     if REMOTE.match(context):
-        raise ConfigError(f"{where}.context: {context} is not a local directory.")
+        raise ComposeError(f"{where}.context: {context} is not a local directory.")
     made["context"] = os.path.abspath(directory / os.path.expanduser(context))
     if "args" in made:
         made["args"] = _each(made["args"], lambda value: pairs(value, f"{where}.args"))
@@ -316,7 +313,7 @@ def _file(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     if not isinstance(entry, Mapping):
         entry = {"path": entry}
     if not entry.get("path"):
-        raise ConfigError(f"{where} needs a path, or a mapping with one.")
+        raise ComposeError(f"{where} needs a path, or a mapping with one.")
     return [{**entry, "path": os.path.abspath(directory / os.path.expanduser(text(entry["path"])))}]
 
 
@@ -327,7 +324,7 @@ def mount(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     else:
         parts = text(entry).split(":")
         if len(parts) > 3 or not parts[-1] or (len(parts) > 1 and not parts[1]):
-            raise ConfigError(f"{where}: {text(entry)!r} is not a mount.")
+            raise ComposeError(f"{where}: {text(entry)!r} is not a mount.")
         made = {"target": parts[0]} if len(parts) == 1 else {"source": parts[0], "target": parts[1]}
         modes = parts[2].split(",") if len(parts) > 2 else []
         if "ro" in modes:
@@ -340,7 +337,7 @@ def mount(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     if made["type"] == "bind" and source:
         made["source"] = os.path.abspath(directory / os.path.expanduser(text(source)))
     if not made.get("target"):
-        raise ConfigError(f"{where}: {text(entry)!r} has no target.")
+        raise ComposeError(f"{where}: {text(entry)!r} has no target.")
     return [made]
 
 
@@ -352,10 +349,10 @@ def published(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
         return [{**made, "target": port} for port in _range(text(made.get("target")), where, entry)]
     rest, _, protocol = text(entry).partition("/")
     if protocol and protocol not in ("tcp", "udp", "sctp"):
-        raise ConfigError(f"{where}: {text(entry)!r} has the protocol {protocol!r}. It must be tcp or udp.")
+        raise ComposeError(f"{where}: {text(entry)!r} has the protocol {protocol!r}. It must be tcp or udp.")
     match = re.fullmatch(r"(?:(?:(\[[^]]*\]|[0-9.]+):)?([0-9-]*):)?([0-9]+(?:-[0-9]+)?)", rest)
     if match is None:
-        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
+        raise ComposeError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
     address, outside, inside = match.groups()
     ports = _range(inside, where, entry)
     made = {"protocol": protocol or "tcp", **({"host_ip": address.strip("[]")} if address else {})}
@@ -363,17 +360,17 @@ def published(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     if len(outsides) == len(ports):
         return [{**made, "target": port, "published": str(other)} for port, other in zip(ports, outsides, strict=True)]
     if outsides and len(ports) > 1:
-        raise ConfigError(f"{where}: {text(entry)!r} has ranges of different lengths.")
+        raise ComposeError(f"{where}: {text(entry)!r} has ranges of different lengths.")
     return [{**made, "target": port, **({"published": outside} if outside else {})} for port in ports]
 
 
 def _range(value: str, where: str, entry: Any) -> list[int]:
     first, _, last = value.partition("-")
     if not first.isdigit() or not (last or first).isdigit():
-        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
+        raise ComposeError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
     begin, end = int(first), int(last or first)
     if not 0 < begin <= end < 65536:
-        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Ports are numbers from 1 to 65535.")
+        raise ComposeError(f"{where}: {text(entry)!r} is not a port. Ports are numbers from 1 to 65535.")
     return list(range(begin, end + 1))
 
 

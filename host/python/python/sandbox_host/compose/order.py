@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..plan import ConfigError
 from .document import text
+from .plan import ComposeError
+from .traits import Traits
 from .values import flag, refuse
 
 CONDITIONS = {"service_started": "started", "service_healthy": "healthy", "service_completed_successfully": "completed"}
 """The conditions of `depends_on`, with their names in `Service.after`."""
 
 
-def default_service(bodies: Mapping[str, Mapping[str, Any]], where: str) -> str:
-    """Returns the default service: the one with `x-default`, or the one called `default`, or the first one."""
+def default_service(bodies: Mapping[str, Mapping[str, Any]], where: str, traits: Traits) -> str:
+    """Returns the default service: `traits.main_service`; or the one with `x-default`, or the one called `default`, or the
+    first one."""
+    if traits.main_service is not None:
+        if traits.main_service not in bodies:
+            refuse(f"{where}: services", f": there is no service {traits.main_service}.")
+        return traits.main_service
     marked = [name for name, body in bodies.items() if flag(body.get("x-default"), f"{where}: services.{name}.x-default")]
     if marked:
         return marked[0]
@@ -42,7 +48,7 @@ def start_order(default: str, after: Mapping[str, Mapping[str, str]], where: str
     The default service is always the first, even if it depends on others: its container is the sandbox's own.
 
     Raises:
-        ConfigError: if services depend on each other in a circle.
+        ComposeError: if services depend on each other in a circle.
     """
     _check_circles(after, where)
     ordered = [default]
@@ -61,5 +67,5 @@ def _check_circles(after: Mapping[str, Mapping[str, str]], where: str) -> None:
         if not ready:
             # Without the services that only wait for the circle.
             circle = [name for name in left if any(name in after[other] for other in left)]
-            raise ConfigError(f"{where}: services depend on each other in a circle: {', '.join(circle)}.")
+            raise ComposeError(f"{where}: services depend on each other in a circle: {', '.join(circle)}.")
         left.remove(ready[0])

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kinds import MODAL, Kind
-from ..plan import Plan, parse_gpu
 from .document import pairs, text
+from .plan import Plan, parse_gpu
+from .traits import Traits
 from .values import flag, refuse, text_list, texts, whole
 
 NARROWING = {"cidr_allowlist", "outbound_cidr_allowlist", "outbound_domain_allowlist", "inbound_cidr_allowlist"}
 """Keys without which a sandbox would reach more, or be reached by more."""
 
 
-def apply_extensions(document: Mapping[str, Any], where: str, result: Plan, kind: Kind = MODAL) -> None:
+def apply_extensions(document: Mapping[str, Any], where: str, result: Plan, traits: Traits) -> None:
     """Changes the plan by what the extensions say.
 
     Raises:
-        ConfigError: if a key is not known or a value is wrong.
+        ComposeError: if a key is not known or a value is wrong.
     """
     options: dict[str, Any] = dict(result.sandbox.get("options", []))
     for key in ("x-inspect_modal_sandbox", "x-modal"):
@@ -31,10 +31,10 @@ def apply_extensions(document: Mapping[str, Any], where: str, result: Plan, kind
         for name, value in body.items():
             if value is None:
                 continue
-            if kind.extensions is not None and name not in kind.extensions:
+            if traits.extensions is not None and name not in traits.extensions:
                 if name in NARROWING:
-                    refuse(f"{where}: {key}.{name}", f" is not supported by the sandbox type {kind.name}.")
-                result.warnings.append(f"{where}: {key}.{name} has no effect with the sandbox type {kind.name}.")
+                    refuse(f"{where}: {key}.{name}", f" is not supported by the sandbox type {traits.name}.")
+                result.warnings.append(f"{where}: {key}.{name} has no effect with the sandbox type {traits.name}.")
             else:
                 _apply(str(name), value, f"{where}: {key}.{name}", result, options)
     if options:

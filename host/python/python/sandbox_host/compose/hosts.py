@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+from collections.abc import Callable
 
-from sandbox_host import SandboxError
-
+from ..errors import SandboxError
 from .container import Container
 
 PRINT_ADDRESS = """
@@ -40,7 +40,7 @@ is the only way in which a container without a network can be reached.
 
 async def address_of(container: Container) -> str:
     """Returns the address at which other containers reach this one, or an empty string if it has none or reports none."""
-    result = await container.run(["/bin/sh", "-c", PRINT_ADDRESS], user=None)
+    result = await container.run(["/bin/sh", "-c", PRINT_ADDRESS])
     words = result.text.split() if result.ok else []
     for word in words:
         with contextlib.suppress(ValueError):
@@ -49,10 +49,10 @@ async def address_of(container: Container) -> str:
     return ""
 
 
-async def add_hosts(container: Container, names: list[tuple[str, str]]) -> None:
+async def add_hosts(container: Container, names: list[tuple[str, str]], warn: Callable[[str], None]) -> None:
     """Makes names resolve in a container. `names` are pairs of address and name; an empty address means that there is none.
 
-    If it fails, a warning is logged: the image may have no shell.
+    If it fails, `warn` is called: the image may have no shell.
     """
     words = [word for address, name in names for word in (address or "-", name)]
     try:
@@ -61,4 +61,4 @@ async def add_hosts(container: Container, names: list[tuple[str, str]]) -> None:
     except SandboxError as error:
         failure = error.message
     if failure:
-        container.created.run.warn(f"The names of services do not resolve in '{container.service}': {failure}")
+        warn(f"The names of services do not resolve in '{container.service}': {failure}")

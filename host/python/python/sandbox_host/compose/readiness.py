@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-from inspect_ai.util import SandboxUnavailableError, trace_action, trace_message
-from sandbox_host import SandboxError
-
-from ..outcomes import end_text, lost_text
-from ..plan import Healthcheck, Service
-from .container import Container
-from .run import Created
-from .traces import logger
+from ..errors import SandboxError
+from .container import C, Container, SandboxLostError, StartError, Surroundings
+from .outcomes import end_text, lost_text
+from .plan import Healthcheck, Service
 
 if TYPE_CHECKING:
-    from sandbox_host import EndReason
+    from ..records import EndReason
 
 T = TypeVar("T")
 
@@ -48,18 +44,18 @@ class ServiceEnded(Exception):
         """Its exit code, or `None` if it did not exit by itself."""
 
 
-async def answering_container(created: Created, service: Service, sidecar: str | None, workdir: str | None) -> Container:
+async def answering_container(around: Surroundings[C], service: Service, sidecar: str | None, workdir: str | None) -> C:
     """Waits until a container runs commands, and returns it with its working directory.
 
     `workdir` is the working directory of the image, for a container that cannot report its own.
 
     Raises:
-        SandboxUnavailableError: if the container has ended.
-        RuntimeError: if its shell fails.
+        SandboxLostError: if the container has ended.
+        StartError: if its shell fails.
         SandboxError: if the command could not be started.
     """
-    with trace_action(logger, created.kind.title, "start of %s (%s)", created.id, service.name):
-        sandbox = created.sandbox if sidecar is None else created.sandbox.sidecar(sidecar)
+    with around.trace(f"start of {service.name}"):
+        sandbox = around.sandbox if sidecar is None else around.sandbox.sidecar(sidecar)
         result = await sandbox.run(
             ["/bin/sh", "-c", PROBE],
             cwd=service.workdir,
@@ -68,18 +64,18 @@ async def answering_container(created: Created, service: Service, sidecar: str |
             stderr_max=PROBE_BYTES,
         )
     if (lost := lost_text(result.verdict)) is not None:
-        raise SandboxUnavailableError(f"The service '{service.name}' did not start: {lost}")
+        raise SandboxLostError(f"The service '{service.name}' did not start: {lost}")
     lines = result.text.splitlines()
     if result.ok and lines and lines[0].startswith("/"):
-        return Container(created, service.name, sidecar, lines[0], service.user)
+        return around.container(service, sidecar, lines[0])
     if result.exit_code in (126, 127):
         # The image has no shell. Commands can still be run in it.
-        return Container(created, service.name, sidecar, service.workdir or workdir or "/", service.user)
+        return around.container(service, sidecar, service.workdir or workdir or "/")
     complaint = (result.stderr or result.stdout).decode(errors="replace").strip()
-    raise RuntimeError(f"The service '{service.name}' started, but a first command in it failed: {complaint}")
+    raise StartError(f"The service '{service.name}' started, but a first command in it failed: {complaint}")
 
 
-async def unless_ended(created: Created, service: str, is_sidecar: bool, call: Coroutine[Any, Any, T]) -> T:
+async def unless_ended(around: Surroundings[C], service: str, is_sidecar: bool, call: Coroutine[Any, Any, T]) -> T:
     """Returns the result of a call to a container.
 
     Raises:
@@ -88,34 +84,34 @@ async def unless_ended(created: Created, service: str, is_sidecar: bool, call: C
     """
     try:
         return await call
-    except (SandboxError, SandboxUnavailableError, RuntimeError):
+    except (SandboxError, StartError):
         end = None
         if is_sidecar:
             with contextlib.suppress(SandboxError):
-                end = await created.sandbox.wait_sidecar(service, END_WAIT_SECS)
+                end = await around.sandbox.wait_sidecar(service, END_WAIT_SECS)
         if end is None:
             raise
-        raise ServiceEnded(service, end, await last_output(created, service)) from None
+        raise ServiceEnded(service, end, await last_output(around, service)) from None
 
 
-async def check_running(created: Created, service: str) -> None:
+async def check_running(around: Surroundings[C], service: str) -> None:
     """Returns if a sidecar is running.
 
     Raises:
         ServiceEnded: if it has ended.
     """
-    end = await created.sandbox.wait_sidecar(service, 0)
+    end = await around.sandbox.wait_sidecar(service, 0)
     if end is not None:
-        raise ServiceEnded(service, end, await last_output(created, service))
+        raise ServiceEnded(service, end, await last_output(around, service))
 
 
-async def last_output(created: Created, service: str) -> str:
+async def last_output(around: Surroundings[C], service: str) -> str:
     """Returns the end of the output of a sidecar, or an empty string if the provider does not return it."""
     prefix = f"{service} | "
     try:
-        text = "".join([chunk.text async for chunk in created.sandbox.logs()])
+        text = "".join([chunk.text async for chunk in around.sandbox.logs()])
     except SandboxError as error:
-        trace_message(logger, created.kind.title, f"The output of {service} cannot be read: {error.message}")
+        around.note(f"The output of {service} cannot be read: {error.message}")
         return ""
     said = "\n".join(line.removeprefix(prefix) for line in text.split("\n") if line.startswith(prefix))
     # A character that is cut in two is left out.
@@ -127,26 +123,26 @@ def quoted_output(output: str) -> str:
     return f" Its last output: {output}" if output else ""
 
 
-async def wait_completed(created: Created, service: str) -> None:
+async def wait_completed(around: Surroundings[C], service: str) -> None:
     """Waits until a sidecar, which other services depend on, has ended with exit code 0.
 
     Raises:
-        RuntimeError: if it ended otherwise.
+        StartError: if it ended otherwise.
     """
-    with trace_action(logger, created.kind.title, "end of %s in %s", service, created.id):
-        while (end := await created.sandbox.wait_sidecar(service, COMPLETION_POLL_SECS)) is None:
+    with around.trace(f"end of {service}"):
+        while (end := await around.sandbox.wait_sidecar(service, COMPLETION_POLL_SECS)) is None:
             pass
     if end.code != 0:
-        output = quoted_output(await last_output(created, service))
-        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {end_text(end)}.{output}")
+        output = quoted_output(await last_output(around, service))
+        raise StartError(f"The service '{service}', which others depend on, did not complete: {end_text(end)}.{output}")
 
 
 async def wait_healthy(container: Container, check: Healthcheck) -> None:
     """Waits until the health check passes. Intervals, retries and start period mean the same as with Docker.
 
     Raises:
-        SandboxUnavailableError: if the container has ended.
-        RuntimeError: if the check failed as often as it may.
+        SandboxLostError: if the container has ended.
+        StartError: if the check failed as often as it may.
     """
     begun = time.monotonic()
     failures = 0
@@ -155,11 +151,11 @@ async def wait_healthy(container: Container, check: Healthcheck) -> None:
         if result.ok:
             return
         if (lost := lost_text(result.verdict)) is not None:
-            raise SandboxUnavailableError(f"The service '{container.service}' ended: {lost}")
+            raise SandboxLostError(f"The service '{container.service}' ended: {lost}")
         starting = time.monotonic() - begun < check.start_period
         if not starting:
             failures += 1
         if failures >= check.retries:
             said = (result.stdout + result.stderr).decode(errors="replace").strip()[-LAST_OUTPUT_BYTES:]
-            raise RuntimeError(f"The service '{container.service}' is not healthy: {said or result.verdict}")
-        await anyio.sleep(min(check.start_interval, check.interval) if starting else check.interval)
+            raise StartError(f"The service '{container.service}' is not healthy: {said or result.verdict}")
+        await asyncio.sleep(min(check.start_interval, check.interval) if starting else check.interval)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..kinds import Kind
-from ..plan import parse_gpu
 from .document import pairs, text
+from .plan import parse_gpu
+from .traits import Traits
 from .values import flag, refuse, text_list, whole
 
 MAX_PORTS = 32
@@ -57,7 +57,7 @@ def millicores(value: Any, where: str) -> int:
     return max(round(number * 1000), 1)
 
 
-def resources(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]:
+def resources(body: Mapping[str, Any], where: str, traits: Traits) -> dict[str, Any]:
     """Returns the resources that a service asks for, with the names that `Plan.sandbox` has."""
     given = ((body.get("deploy") or {}).get("resources")) or {}
     limits, reservations = given.get("limits") or {}, given.get("reservations") or {}
@@ -90,14 +90,14 @@ def resources(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]
             number = 1
         if number:
             about = pairs(device.get("options") or {}, f"{place}.options")
-            found["gpu"] = (_gpu(about, f"{place}.options") if kind.gpu_models else "ANY", number)
+            found["gpu"] = (_gpu(about, f"{place}.options") if traits.gpu_models else "ANY", number)
     return found
 
 
-def options(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]:
+def options(body: Mapping[str, Any], where: str, traits: Traits) -> dict[str, Any]:
     """Returns the options of the provider that a service sets, with their values."""
     found: dict[str, Any] = {}
-    for key, form in kind.options.items():
+    for key, form in traits.options.items():
         value = body.get(key)
         if value is None:
             continue

@@ -15,8 +15,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from ..plan import Service
 from .document import text
+from .plan import Service
 from .values import flag, refuse
 
 BRIDGE = "(bridge)"
@@ -36,7 +36,7 @@ def set_networks(
     """Sets the networks of the services, and returns that of the default one. `known` is the document's key `networks`.
 
     Raises:
-        ConfigError: if services are to be separated in a way that is not possible.
+        ComposeError: if services are to be separated in a way that is not possible.
     """
     joined = {name: _networks_of(body, f"{where}: services.{name}", known, warnings) for name, body in bodies.items()}
     internal = {

@@ -7,41 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..kinds import MODAL, Kind
-from ..plan import LIFETIME_SECS, ConfigError, Plan, Service
-from .document import Document, canonical, complete, read, text
+from .document import Document, canonical, text
 from .extensions import apply_extensions
-from .keys import DOCUMENT, IDLE
+from .keys import DOCUMENT, is_idle
 from .networks import set_networks
 from .order import default_service, dependencies, start_order
+from .plan import LIFETIME_SECS, ComposeError, Plan, Service
 from .resources import options, ports, resources
 from .services import service
+from .traits import Traits
 from .values import Refusal, refuse
 from .volumes import Volumes
 
 
-def of_file(path: Path, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Plan:
-    """Returns the plan for a compose file.
+def of_document(document: Document, traits: Traits) -> Plan:
+    """Returns the plan for a document.
 
     Raises:
-        ConfigError: if the file cannot be read, or has a value that is wrong or not supported.
+        ComposeError: if a value is wrong or not supported. The text names its key, and the unset variables that the value
+            refers to.
     """
-    return _of_document(read(path, metadata), kind)
-
-
-def of_object(body: dict[str, Any], directory: Path, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Plan:
-    """Returns the plan for a document that is not a file. Relative paths start at `directory`.
-
-    Raises:
-        ConfigError: if a value is wrong or not supported.
-    """
-    return _of_document(complete(body, "the ComposeConfig", directory, metadata), kind)
-
-
-def _of_document(document: Document, kind: Kind) -> Plan:
-    """Returns the plan for a document. Errors name the unset variables that their value refers to."""
     try:
-        return plan(document.body, document.where, document.directory, document.variables, kind)
+        return plan(document.body, document.where, document.directory, traits, document.variables)
     except Refusal as refusal:
         names = [
             name
@@ -52,15 +39,15 @@ def _of_document(document: Document, kind: Kind) -> Plan:
         if not names:
             raise
         unset = f"the variables {', '.join(names)} are" if len(names) > 1 else f"the variable {names[0]} is"
-        raise ConfigError(f"{refusal} (In this value, {unset} not set.)") from None
+        raise ComposeError(f"{refusal} (In this value, {unset} not set.)") from None
 
 
 def plan(
     document: Mapping[str, Any],
     where: str,
     directory: Path,
+    traits: Traits,
     variables: Mapping[str, str] | None = None,
-    kind: Kind = MODAL,
 ) -> Plan:
     """Returns the plan for a document whose variables are filled in. Relative paths start at `directory`.
 
@@ -68,26 +55,28 @@ def plan(
     by default those of the process.
 
     Raises:
-        ConfigError: if a value is wrong or not supported. The text names its key.
+        ComposeError: if a value is wrong or not supported. The text names its key.
     """
     variables = os.environ if variables is None else variables
     warnings: list[str] = []
     for key in document:
         if key not in DOCUMENT and not str(key).startswith("x-"):
+            if traits.strict:
+                refuse(f"{where}: {key}", " is not known.")
             warnings.append(f"{where}: the key {key} is not known and has no effect.")
     bodies = _active_services(document, where, directory, variables)
-    if len(bodies) > 1 and not kind.services:
+    if len(bodies) > 1 and not traits.services:
         refuse(
             f"{where}: services",
-            f": a sandbox of the type {kind.name} has one container, and these are {len(bodies)}: {', '.join(bodies)}. Use the "
-            "sandbox type docker or modal for several services, or give all but one a profile.",
+            f": a sandbox of the type {traits.name} has one container, and these are {len(bodies)}: {', '.join(bodies)}. Use "
+            "the sandbox type docker or modal for several services, or give all but one a profile.",
         )
-    default = default_service(bodies, where)
+    default = default_service(bodies, where, traits)
     after = {name: dependencies(body, f"{where}: services.{name}.depends_on", bodies) for name, body in bodies.items()}
     ordered = start_order(default, after, where)
-    volumes = Volumes(document.get("volumes") or {}, bodies, where, warnings, kind)
+    volumes = Volumes(document.get("volumes") or {}, bodies, where, warnings, traits)
     services = [
-        service(name, bodies[name], f"{where}: services.{name}", directory, volumes, variables, warnings, kind)
+        service(name, bodies[name], f"{where}: services.{name}", directory, volumes, variables, warnings, traits)
         for name in ordered
     ]
     for one in services:
@@ -96,26 +85,26 @@ def plan(
     _add_links(services, bodies)
     _drop_taken_names(services)
     main = services[0]
-    if main.after and main.command and main.command[:1] not in IDLE:
+    if main.after and main.command and not is_idle(main.command):
         warnings.append(
             f"{where}: services.{default}.depends_on has no effect on its command: its container is the sandbox's own, and "
             "starts first. The sample begins when all services are running and healthy."
         )
     at = f"{where}: services.{default}"
-    sandbox: dict[str, Any] = {"lifetime_secs": LIFETIME_SECS, **resources(bodies[default], at, kind)}
+    sandbox: dict[str, Any] = {"lifetime_secs": LIFETIME_SECS, **resources(bodies[default], at, traits)}
     for name in ordered[1:]:
-        if resources(bodies[name], f"{where}: services.{name}", kind):
+        if resources(bodies[name], f"{where}: services.{name}", traits):
             warnings.append(f"{where}: services.{name}: its resources have no effect: the sandbox has those of {default}.")
         if bodies[name].get("ports"):
             warnings.append(f"{where}: services.{name}.ports: only ports of {default} can be reached from outside.")
     opened = ports(bodies[default].get("ports") or [], f"{at}.ports", warnings)
-    sandbox["ports"] = [[port, kind.port_kind] for port in opened]
+    sandbox["ports"] = [[port, traits.port_kind] for port in opened]
     known = document.get("networks") or {}
     outbound = set_networks({name: bodies[name] for name in ordered}, known, services, where, warnings)
-    if chosen := options(bodies[default], at, kind):
+    if chosen := options(bodies[default], at, traits):
         sandbox["options"] = list(chosen.items())
     result = Plan(services, outbound, sandbox, warnings=warnings)
-    apply_extensions(document, where, result, kind)
+    apply_extensions(document, where, result, traits)
     return result
 
 
@@ -125,7 +114,7 @@ def _active_services(
     """Returns the services in their canonical form, without those whose profiles are not active."""
     services = document.get("services")
     if not isinstance(services, Mapping) or not services:
-        raise ConfigError(f"{where}: there are no services.")
+        raise ComposeError(f"{where}: there are no services.")
     bodies: dict[str, dict[str, Any]] = {}
     for name, body in services.items():
         at = f"{where}: services.{name}"
@@ -139,7 +128,7 @@ def _active_services(
         name: body for name, body in bodies.items() if not body.get("profiles") or active & {"*", *map(str, body["profiles"])}
     }
     if not bodies:
-        raise ConfigError(f"{where}: all services have profiles, and COMPOSE_PROFILES names none of them.")
+        raise ComposeError(f"{where}: all services have profiles, and COMPOSE_PROFILES names none of them.")
     return bodies
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from logging import getLogger
 from pathlib import Path
 
-from ..plan import ConfigError
+from .plan import ComposeError
 
 logger = getLogger(__name__)
 
@@ -50,7 +50,7 @@ def substitute(text: str, lookup: Lookup, where: str, unset: Callable[[str], Non
     `$$` stands for a dollar sign. `unset` is called with each name that has no value and no default.
 
     Raises:
-        ConfigError: if `${` begins another form, or a variable with `?` has no value.
+        ComposeError: if `${` begins another form, or a variable with `?` has no value.
     """
     filled, at = "", 0
     while (dollar := text.find("$", at)) >= 0:
@@ -63,7 +63,7 @@ def substitute(text: str, lookup: Lookup, where: str, unset: Callable[[str], Non
             end = _closing(text, at)
             match = BRACED.fullmatch(text[at + 1 : end]) if end is not None else None
             if end is None or match is None:
-                raise ConfigError(f"{where}: {text!r} has a ${{ that does not begin a variable. To get this text, write $${{.")
+                raise ComposeError(f"{where}: {text!r} has a ${{ that does not begin a variable. To get this text, write $${{.")
             filled += _braced(match, lookup, where, unset)
             at = end + 1
         elif match := NAME.match(text, at):
@@ -101,7 +101,7 @@ def _braced(match: re.Match[str], lookup: Lookup, where: str, unset: Callable[[s
             return substitute(word, lookup, where, unset) if given is not None else ""
         case "?" if given is None:
             message = substitute(word, lookup, where, unset)
-            raise ConfigError(f"{where}: the variable {name} is not set. {message}".rstrip())
+            raise ComposeError(f"{where}: the variable {name} is not set. {message}".rstrip())
     if found is None:
         unset(name)
     return found or ""
@@ -127,20 +127,20 @@ def read(path: Path, lookup: Lookup, *, missing_ok: bool = False, format: str | 
     With `format="raw"`, values are taken as written. With `missing_ok`, a missing file has no variables.
 
     Raises:
-        ConfigError: if the file cannot be read, or does not follow the format.
+        ComposeError: if the file cannot be read, or does not follow the format.
     """
     try:
         text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         if missing_ok:
             return {}
-        raise ConfigError(f"The env_file {path} does not exist.") from None
+        raise ComposeError(f"The env_file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The env_file {path} cannot be read: {error}") from None
+        raise ComposeError(f"The env_file {path} cannot be read: {error}") from None
     if format == "raw":
         return _raw(text, lookup, str(path))
     if format is not None:
-        raise ConfigError(f"The env_file {path}: the format {format!r} is not known. The only format is `raw`.")
+        raise ComposeError(f"The env_file {path}: the format {format!r} is not known. The only format is `raw`.")
     return parse(text, lookup, str(path))
 
 
@@ -153,7 +153,7 @@ def _raw(text: str, lookup: Lookup, where: str) -> dict[str, str]:
             continue
         name, separator, value = line.partition("=")
         if not name or any(character.isspace() for character in name):
-            raise ConfigError(f"{where}, line {number}: {name!r} is not the name of a variable.")
+            raise ComposeError(f"{where}, line {number}: {name!r} is not the name of a variable.")
         found = value if separator else lookup(name)
         if found is not None:
             values[name] = found
@@ -164,7 +164,7 @@ def parse(text: str, lookup: Lookup, where: str) -> dict[str, str]:
     """Reads the variables in text that follows the grammar of Docker Compose.
 
     Raises:
-        ConfigError: if the text does not follow it.
+        ComposeError: if the text does not follow it.
     """
     values: dict[str, str] = {}
     _Parser(text, lookup, where).into(values)
@@ -253,9 +253,9 @@ class _Parser:
 
         return substitute(text, lookup, self.where, warned(self.where))
 
-    def _error(self, what: str) -> ConfigError:
+    def _error(self, what: str) -> ComposeError:
         line = self.text.count("\n", 0, self.at) + 1
-        return ConfigError(f"{self.where}, line {line}: {what}.")
+        return ComposeError(f"{self.where}, line {line}: {what}.")
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -33,7 +33,7 @@ def add_copies(image: dict[str, Any], copies: list[tuple[Path, str]], where: str
     """Adds copies of files and directories to the definition of an image. `copies` are pairs of source and target.
 
     Raises:
-        ConfigError: if a source is outside of `directory` or of the build context, does not exist, or is too large.
+        ComposeError: if a source is outside of `directory` or of the build context, does not exist, or is too large.
     """
     if not copies:
         return
@@ -110,7 +110,7 @@ def _stage(sources: list[Path]) -> Path:
     if key not in _staged:
         if not _staged:
             atexit.register(_remove)
-        made = Path(tempfile.mkdtemp(prefix="inspect-modal-sandbox-mounts-"))
+        made = Path(tempfile.mkdtemp(prefix="sandbox-host-mounts-"))
         for number, source in enumerate(sources):
             if source.is_dir():
                 shutil.copytree(source, made / str(number), symlinks=True)

@@ -9,22 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..kinds import Kind
-from ..plan import Healthcheck, Service, dockerfile_image
 from . import binds, envfile, healthcheck
 from .document import text
 from .keys import (
     BUILD,
     BUILD_WITHOUT_MEANING,
+    DEPENDENCY,
     DEPLOY_WITHOUT_MEANING,
-    IDLE,
+    HEALTHCHECK,
     NETWORK_WITHOUT_MEANING,
     REFUSED,
     SUPPORTED,
     WARNED,
     WITHOUT_EFFECT,
     WITHOUT_MEANING,
+    is_idle,
 )
+from .plan import Healthcheck, Service, dockerfile_image
+from .traits import Traits
 from .values import flag, is_unset, refuse, texts
 from .volumes import Volumes
 
@@ -37,15 +39,15 @@ def service(
     volumes: Volumes,
     variables: Mapping[str, str],
     warnings: list[str],
-    kind: Kind,
+    traits: Traits,
 ) -> Service:
     """Returns the service, without dependencies and networks.
 
     Raises:
-        ConfigError: if a value is wrong or not supported.
+        ComposeError: if a value is wrong or not supported.
     """
-    _check_keys(body, where, warnings, kind)
-    image = _image(body, where, directory, variables, kind)
+    _check_keys(body, where, warnings, traits)
+    image = _image(body, where, directory, variables, traits)
     mounted = volumes.of(name, body.get("volumes") or [], f"{where}.volumes")
     mounted.directories += [text(entry).partition(":")[0] for entry in body.get("tmpfs") or []]
     binds.add_copies(image, mounted.copies, f"{where}.volumes", directory)
@@ -58,7 +60,7 @@ def service(
     command = _words(body["command"], f"{where}.command") if body.get("command") is not None else []
     user = text(body["user"]) if body.get("user") is not None else None
     # For a command that only keeps the container alive, the user makes no difference.
-    if user is not None and (body.get("entrypoint") is not None or command[:1] not in IDLE):
+    if user is not None and (body.get("entrypoint") is not None or not is_idle(command)):
         warnings.append(
             f"{where}.user is the user of commands, files and the health check. The service's own command runs as the user of "
             "its image."
@@ -79,11 +81,11 @@ def service(
     )
 
 
-def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str], kind: Kind) -> None:
+def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str], traits: Traits) -> None:
     """Refuses keys that are not supported, and warns of those without an effect."""
-    refused, warned = {**REFUSED, **kind.reasons}, {**WARNED, **kind.reasons}
+    refused, warned = {**REFUSED, **traits.reasons}, {**WARNED, **traits.reasons}
     for key in body:
-        if key in kind.options:
+        if key in traits.options:
             continue
         if key in REFUSED and not is_unset(body[key]):
             refuse(f"{where}.{key}", f" is not supported: {refused[key]}.")
@@ -91,7 +93,13 @@ def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str], kind: 
             if not is_unset(body[key]) and text(body[key]) not in WITHOUT_EFFECT.get(key, ()):
                 warnings.append(f"{where}.{key} has no effect: {warned[key]}.")
         elif key not in SUPPORTED | WITHOUT_MEANING | set(REFUSED) and not str(key).startswith("x-"):
+            if traits.strict:
+                refuse(f"{where}.{key}", " is not known.")
             warnings.append(f"{where}.{key} is not known and has no effect.")
+    if traits.strict:
+        _refuse_unknown(body.get("healthcheck"), HEALTHCHECK, f"{where}.healthcheck")
+        for name, options in (body.get("depends_on") or {}).items():
+            _refuse_unknown(options, DEPENDENCY, f"{where}.depends_on.{name}")
     deploy = body.get("deploy") or {}
     for key in deploy:
         if key == "resources" or key in DEPLOY_WITHOUT_MEANING or (key == "replicas" and text(deploy[key]) == "1"):
@@ -104,7 +112,16 @@ def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str], kind: 
             warnings.append(f"{where}.deploy.resources.limits.{key} has no effect: {warned['ulimits']}.")
 
 
-def _image(body: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str], kind: Kind) -> dict[str, Any]:
+def _refuse_unknown(body: Any, known: set[str], where: str) -> None:
+    """Refuses keys of a mapping that are not known."""
+    for key in body if isinstance(body, Mapping) else ():
+        if key not in known and not str(key).startswith("x-"):
+            refuse(f"{where}.{key}", " is not known.")
+
+
+def _image(
+    body: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str], traits: Traits
+) -> dict[str, Any]:
     """Returns the definition of the image."""
     build = body.get("build")
     if build is None:
@@ -127,8 +144,8 @@ def _image(body: Mapping[str, Any], where: str, directory: Path, variables: Mapp
         image = dockerfile_image(context / text(build.get("dockerfile") or "Dockerfile"), context, args, target)
     image["force"] = flag(build.get("no_cache"), f"{where}.build.no_cache")
     secrets = build.get("secrets") or []
-    if secrets and not kind.secrets:
-        refuse(f"{where}.build.secrets", f" is not supported: {kind.title} stores no secrets.")
+    if secrets and not traits.secrets:
+        refuse(f"{where}.build.secrets", f" is not supported: {traits.title} stores no secrets.")
     if not all(isinstance(secret, str) for secret in secrets):
         refuse(f"{where}.build.secrets", ": give names of Modal secrets.")
     image["secrets"] = list(secrets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SUPPORTED = {
     "image", "build", "command", "entrypoint", "working_dir", "environment", "env_file", "user", "healthcheck", "ports",
     "volumes", "networks", "network_mode", "deploy", "mem_limit", "mem_reservation", "cpus", "gpus", "depends_on", "links",
@@ -80,7 +82,17 @@ BUILD_WITHOUT_MEANING = {
     "no_cache_filter",
 }  # fmt: skip
 
+HEALTHCHECK = {"test", "interval", "timeout", "start_period", "start_interval", "retries", "disable"}
+
+DEPENDENCY = {"condition", "required", "restart"}
+"""Keys of a service under `depends_on`."""
+
 NETWORK_WITHOUT_MEANING = {"priority", "gw_priority", "driver_opts", "interface_name"}
 
-IDLE = (["tail"], ["sleep"])
-"""The first words of commands that only keep a container alive."""
+IDLE_PROGRAMS = {"tail", "sleep"}
+"""Programs that only keep a container alive."""
+
+
+def is_idle(command: Sequence[str]) -> bool:
+    """Returns whether a command only keeps a container alive."""
+    return bool(command) and (command[0] in IDLE_PROGRAMS or list(command) == ["sh", "-c", "sleep infinity"])

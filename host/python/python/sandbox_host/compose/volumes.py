@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..kinds import Kind
 from .document import text
+from .traits import Traits
 from .values import flag, refuse
 
 
@@ -32,11 +32,11 @@ class Volumes:
         bodies: Mapping[str, Mapping[str, Any]],
         where: str,
         warnings: list[str],
-        kind: Kind,
+        traits: Traits,
     ) -> None:
         self.named = {str(name): options or {} for name, options in named.items()}
         self.warnings = warnings
-        self.kind = kind
+        self.traits = traits
         self.where = where
         self.users: dict[str, set[str]] = {}
         """The services that mount each volume."""
@@ -53,7 +53,7 @@ class Volumes:
         """Returns the mounts of one service.
 
         Raises:
-            ConfigError: if a mount is wrong or not supported.
+            ComposeError: if a mount is wrong or not supported.
         """
         made = Mounted()
         for mount in mounts:
@@ -99,7 +99,7 @@ class Volumes:
         sub_path = text((mount.get("volume") or {}).get("subpath")) or None
         if shared:
             name = options.get("name") or (external.get("name") if isinstance(external, Mapping) else None) or source
-            self._warn(f"{at} is the volume {text(name)} {self.kind.at}: all samples share it, and it is not deleted.")
+            self._warn(f"{at} is the volume {text(name)} {self.traits.at}: all samples share it, and it is not deleted.")
             entry = {"volume": text(name), "create": not external}
         elif self.mounts[source] == 1 and sub_path is None:
             # No other container sees it, so a directory of this one does the same. As with Docker, it has the content of the
@@ -109,8 +109,8 @@ class Volumes:
         else:
             if len(self.users[source]) > 1:
                 self._warn(
-                    f"{at} is a volume {self.kind.at}, because several services mount it. A running service sees what another "
-                    "one writes only after it has reloaded the volume. What the images have at its path is not visible."
+                    f"{at} is a volume {self.traits.at}, because several services mount it. A running service sees what "
+                    "another one writes only after it has reloaded the volume. What the images have at its path is not visible."
                 )
             entry = {"volume": source, "create": True, "sample": True}
         made.volumes.append({**entry, "path": target, "read_only": read_only, "sub_path": sub_path})

@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from ..plan import ConfigError
 from .document import text
+from .plan import ComposeError
 
 
-class Refusal(ConfigError):
+class Refusal(ComposeError):
     """A value is wrong or not supported. `at` is the place of its key."""
 
     def __init__(self, at: str, reason: str) -> None:

@@ -1,0 +1,1 @@
+"""Docker Compose files of Harbor: what is used here."""
