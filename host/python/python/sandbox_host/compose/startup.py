@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..errors import SandboxError
 from .container import C, StartError, Surroundings
 from .hosts import add_hosts, address_of
 from .plan import Plan, Service
@@ -41,7 +43,7 @@ class _Startup(Generic[C]):
         self.later = {service.name for service in plan.later()}
         """Services that are added to the running sandbox."""
         self.ending = {source for service in plan.services for source, wanted in service.after.items() if wanted == "completed"}
-        """Services whose end others wait for. They may be over before they answer, so they are not looked at."""
+        """Services whose end others wait for. They may be over before they answer."""
         self.containers: dict[str, C] = {}
         self.addresses: dict[str, str] = {}
         self.healthy: set[str] = set()
@@ -49,6 +51,7 @@ class _Startup(Generic[C]):
     async def run(self) -> dict[str, C]:
         """Starts the services in the order of their dependencies."""
         await self._join([name for name in self.services if name not in self.later and name not in self.ending])
+        await asyncio.gather(*[self._tell(name) for name in self.ending - self.later])
         for service in self.plan.services:
             if service.name in self.later:
                 await self._add(service)
@@ -89,8 +92,18 @@ class _Startup(Generic[C]):
         specification = sidecar_specification(service, self.images[service.name][0])
         with self.around.trace(f"add {service.name}"):
             await self.around.sandbox.create_sidecar(specification)
-        if service.name not in self.ending:
+        if service.name in self.ending:
+            await self._tell(service.name)
+        else:
             await self._join([service.name])
+
+    async def _tell(self, name: str) -> None:
+        """Lets a service whose end others wait for reach the running ones by name, unless it is over already."""
+        # How it ended is reported by the wait for its end.
+        with contextlib.suppress(StartError, SandboxError):
+            await self._join([name])
+        self.containers.pop(name, None)
+        self.addresses.pop(name, None)
 
     async def _be_healthy(self, service: Service) -> None:
         """Waits until a service is healthy, once."""
