@@ -340,18 +340,16 @@ export class Sandbox implements AsyncDisposable {
     return (await this.#call<{ bytes: number }>("file.download", args, options)).value.bytes;
   }
 
-  /** Copies a local directory with its content into the sandbox. */
+  /** Copies a local directory with its content into the sandbox. Pipes, sockets and devices are skipped. */
   async uploadDirectory(from: string, path: string, options: types.CallOptions = {}): Promise<types.Copied> {
     const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...shapes.none(options) };
-    const { value } = await this.#call<types.Copied>("directory.upload", args, options);
-    return { bytes: value.bytes, skipped: value.skipped };
+    return results.camel((await this.#call<results.Json>("directory.upload", args, options)).value);
   }
 
-  /** Copies a directory with its content out of the sandbox. */
+  /** Copies a directory with its content out of the sandbox. What cannot be created here or would lead outside is skipped. */
   async downloadDirectory(path: string, to: string, options: types.CallOptions = {}): Promise<types.Copied> {
     const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...shapes.none(options) };
-    const { value } = await this.#call<types.Copied>("directory.download", args, options);
-    return { bytes: value.bytes, skipped: value.skipped };
+    return results.camel((await this.#call<results.Json>("directory.download", args, options)).value);
   }
 
   /** Information about a file. `follow` tells whether a link is followed; default true. */

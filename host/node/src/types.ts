@@ -559,10 +559,20 @@ export interface FileEvent {
   paths: string[];
 }
 
-/** What was copied. */
+/** What was copied of a directory. */
 export interface Copied {
-  /** Bytes of all files. */
+  /** Bytes of the archive that the directory was sent in. */
   bytes: number;
-  /** Paths that cannot be copied, such as sockets. */
-  skipped: string[];
+  /** The first entries that were not copied, at most 20. */
+  skipped: Skipped[];
+  /** The number of all entries that were not copied. */
+  skippedTotal: number;
+}
+
+/** An entry of a directory that was not copied. */
+export interface Skipped {
+  /** The path below the directory. */
+  path: string;
+  /** Why it was not copied, such as `a socket`. */
+  reason: string;
 }

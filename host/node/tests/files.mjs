@@ -1,5 +1,6 @@
 // Files and directories.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -125,6 +126,15 @@ test("directories are copied in and out", async () => {
   const received = await sandbox.downloadDirectory("/tree", join(local, "back"));
   assert.ok(received.bytes > 0);
   assert.equal(await readFile(join(local, "back/inner/file"), "utf8"), "content");
+});
+
+test("entries that cannot be sent are skipped and named", async () => {
+  await mkdir(join(local, "special/inner"), { recursive: true });
+  await writeFile(join(local, "special/inner/file"), "content");
+  execFileSync("mkfifo", [join(local, "special/inner/pipe")]);
+  const sent = await sandbox.uploadDirectory(join(local, "special"), "/special");
+  assert.deepEqual([sent.skipped, sent.skippedTotal], [[{ path: "inner/pipe", reason: "a pipe" }], 1]);
+  assert.deepEqual((await sandbox.readDirectory("/special/inner")).map(({ name }) => name), ["file"]);
 });
 
 test("changes of files are watched", async () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -126,10 +127,25 @@ async def test_directory_trees(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (await sandbox.run("/tmp/tree/link; cat /tmp/tree/deep/deeper/file")).text == "ran\ncontent"
     (await sandbox.run("mkfifo /tmp/tree/pipe")).check()
     got = await sandbox.download_directory("/tmp/tree", tmp_path / "copy")
-    assert len(got.skipped) == 1 and got.skipped[0].startswith("pipe: ")
+    assert [(each.path, str(each)) for each in got.skipped] == [("pipe", "pipe: a device or a pipe")]
+    assert got.skipped_total == 1
     assert (tmp_path / "copy" / "deep" / "deeper" / "file").read_text() == "content"
     assert (tmp_path / "copy" / "run").stat().st_mode & 0o777 == 0o755
     assert os.readlink(tmp_path / "copy" / "link") == "run"
+
+
+async def test_special_files_are_skipped_and_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    inner = tmp_path / "tree" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("content")
+    os.mkfifo(inner / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "tree" / "socket"))
+        sent = await sandbox.upload_directory(tmp_path / "tree", "/tmp/special")
+    assert sorted(map(str, sent.skipped)) == ["inner/pipe: a pipe", "socket: a socket"]
+    assert sent.skipped_total == 2
+    assert [each.name for each in await sandbox.list_directory("/tmp/special")] == ["inner"]
+    assert [each.name for each in await sandbox.list_directory("/tmp/special/inner")] == ["file"]
 
 
 async def test_events_of_files(sandbox: Sandbox) -> None:

@@ -116,9 +116,14 @@ async fn download(context: Context, arguments: Download) -> Answer {
 
 async fn upload_directory(context: Context, arguments: UploadDirectory) -> Answer {
     let place = arguments.place(&context)?;
-    let uploaded = place.sandbox.upload_directory(&arguments.from, &arguments.path, |_| {});
-    let bytes = place.run(uploaded).await?;
-    Reply::json(json!({ "bytes": bytes, "skipped": [], "skipped_total": 0 }))
+    let packed = place.run(place.sandbox.upload_directory(&arguments.from, &arguments.path, |_| {})).await?;
+    copied(packed.bytes, packed.skipped, &packed.examples)
+}
+
+/// Returns the report on the copy of a directory. `examples` are some of the skipped entries.
+fn copied(bytes: u64, skipped: u64, examples: &[(PathBuf, &str)]) -> Answer {
+    let examples = examples.iter().map(|(path, why)| json!({ "path": path.to_string_lossy(), "reason": why }));
+    Reply::json(json!({ "bytes": bytes, "skipped": examples.collect::<Vec<_>>(), "skipped_total": skipped }))
 }
 
 async fn download_directory(context: Context, arguments: Download) -> Answer {
@@ -126,8 +131,7 @@ async fn download_directory(context: Context, arguments: Download) -> Answer {
     let mut bytes = 0;
     let told = |piece| bytes += piece;
     let unpacked = place.run(place.sandbox.download_directory(&arguments.path, &arguments.to, told)).await?;
-    let skipped = unpacked.examples.iter().map(|(path, why)| format!("{}: {why}", path.display()));
-    Reply::json(json!({ "bytes": bytes, "skipped": skipped.collect::<Vec<_>>(), "skipped_total": unpacked.skipped }))
+    copied(bytes, unpacked.skipped, &unpacked.examples)
 }
 
 async fn stat(context: Context, arguments: Stat) -> Answer {

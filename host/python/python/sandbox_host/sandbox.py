@@ -427,11 +427,17 @@ class Sandbox:
         return int((await call("file.download", **self._file_at, path=path, to=local(to)))["bytes"])
 
     async def upload_directory(self, source: str | os.PathLike[str], path: str) -> Transfer:
-        """Sends a local directory with everything in it. Creates the directory `path`."""
+        """Sends a local directory with everything in it. Creates the directory `path`.
+
+        Pipes, sockets and devices are not sent: see `Transfer.skipped`.
+        """
         return Transfer.from_json(await call("directory.upload", **self._file_at, path=path, **{"from": local(source)}))
 
     async def download_directory(self, path: str, to: str | os.PathLike[str]) -> Transfer:
-        """Saves a directory of the sandbox as a local directory. Nothing is written outside of it."""
+        """Saves a directory of the sandbox as a local directory. Nothing is written outside of it.
+
+        Devices, pipes and links that lead outside are not saved: see `Transfer.skipped`.
+        """
         return Transfer.from_json(await call("directory.download", **self._file_at, path=path, to=local(to)))
 
     async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
