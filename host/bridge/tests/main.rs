@@ -129,7 +129,9 @@ fn arguments_are_checked() {
             ("process.wait", json!({ "process": session.provider }), "is no process"),
             ("close", json!({ "object": 0 }), "no object 0"),
             ("provider.open", json!({ "component": "x", "owner": "y" }), "`lease_ms`"),
-            ("sandbox.info", json!([]), "sandbox.info"),
+            ("close", json!([session.provider]), "the arguments of close must be an object, and not an array"),
+            ("version", json!([]), "an array"),
+            ("version", json!("x"), "a string"),
         ];
         for (method, arguments, expected) in cases {
             let fault = call(&session.bridge, method, arguments).await.expect_err("it was accepted");

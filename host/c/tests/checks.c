@@ -121,7 +121,8 @@ static bool arguments_that_are_not_utf8_are_an_error(void) {
 
 static bool arguments_that_are_not_json_are_an_error(void) {
     EXPECT(fails(run("version", "{"), "invalid-argument", "version"));
-    EXPECT(fails(run("version", "[1]"), "invalid-argument", "version"));
+    EXPECT(fails(run("version", "[1]"), "invalid-argument", "the arguments of version must be an object, and not an array"));
+    EXPECT(fails(run("close", "[1]"), "invalid-argument", "an array"));
     return true;
 }
 

@@ -9,11 +9,12 @@ use futures_util::future::BoxFuture;
 use sandbox_host::{Error, Sandbox};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::objects::{Objects, ProviderObject, Use};
 use crate::reply::Reply;
-use crate::shapes::basic::Shape;
+use crate::shapes::basic::{Shape, kind};
 
 /// The result of a method.
 pub(super) type Answer = Result<Reply, Fault>;
@@ -42,10 +43,19 @@ pub(super) fn start<A: DeserializeOwned, F: Future<Output = Answer> + Send + 'st
     context: Context,
     arguments: &str,
 ) -> Result<Work, Fault> {
-    match serde_json::from_str(arguments) {
-        Ok(arguments) => Ok(method(context, arguments).boxed()),
-        Err(error) => Err(Fault::invalid(format!("unusable arguments of {}: {error}", context.method))),
+    let unusable =
+        |error: serde_json::Error| Fault::invalid(format!("unusable arguments of {}: {error}", context.method));
+    if !arguments.trim_start().starts_with('{') {
+        // Decoding would accept an array with the values of all fields.
+        let value: Value = serde_json::from_str(arguments).map_err(unusable)?;
+        return Err(Fault::invalid(format!(
+            "the arguments of {} must be an object, and not {}",
+            context.method,
+            kind(&value)
+        )));
     }
+    let arguments = serde_json::from_str(arguments).map_err(unusable)?;
+    Ok(method(context, arguments).boxed())
 }
 
 /// A sandbox that a method works on.
