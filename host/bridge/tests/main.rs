@@ -171,6 +171,49 @@ fn closed_objects_refuse_calls() {
     });
 }
 
+/// `host/python/tests/test_provider.py` checks that the commands are killed, which needs a service.
+#[test]
+fn the_end_of_a_provider_closes_what_was_opened_through_it() {
+    run(async {
+        for method in ["close", "provider.shutdown"] {
+            let (session, other) = (Session::new().await, Session::new().await);
+            let opened = call(&session.bridge, "provider.open", json!({ "component": component() })).await;
+            let second = opened.expect("no provider")["provider"].clone();
+            let created = call(&session.bridge, "sandbox.create", json!({ "provider": second })).await;
+            let place = json!({ "provider": second, "sandbox": created.expect("no sandbox")["info"]["id"] });
+            let mut start = place.clone();
+            start["command"] = json!({ "argv": ["sleep", "1000"], "id": "one" });
+            let started = call(&session.bridge, "process.start", start).await.expect("not started")["process"].clone();
+            let mut attach = place.clone();
+            attach["exec"] = json!("one");
+            let attached = call(&session.bridge, "process.attach", attach).await.expect("not attached");
+            let (stays, stays_too) = (session.start(&["cat"]).await, other.start(&["cat"]).await);
+            let waiting = call(&session.bridge, "process.wait", json!({ "process": started }));
+            let closing = async {
+                tokio::task::yield_now().await;
+                let arguments =
+                    if method == "close" { json!({ "object": second }) } else { json!({ "provider": second }) };
+                call(&session.bridge, method, arguments).await.expect("not closed");
+            };
+            let (waited, ()) = tokio::join!(waiting, closing);
+            let waited = waited.expect_err("it did not fail");
+            // A shutdown cancels the call, and only then closes the process.
+            let expected = if method == "close" { CLOSED } else { "conflict" };
+            assert_eq!(waited.kind(), expected, "{waited}");
+            for process in [&started, &attached["process"]] {
+                let later = call(&session.bridge, "process.wait", json!({ "process": process })).await;
+                assert_eq!(later.expect_err("it did not fail").kind(), CLOSED);
+                call(&session.bridge, "close", json!({ "object": process })).await.expect("closing twice fails");
+            }
+            for (bridge, process) in [(&session.bridge, &stays), (&other.bridge, &stays_too)] {
+                call(bridge, "process.kill", json!({ "process": process })).await.expect("not killed");
+                let verdict = call(bridge, "process.wait", json!({ "process": process })).await.expect("failed");
+                assert_eq!(verdict, json!({ "signaled": 9 }));
+            }
+        }
+    });
+}
+
 #[test]
 fn the_end_of_a_bridge_ends_its_calls() {
     run(async {

@@ -1,7 +1,6 @@
 import { SandboxError } from "./error.js";
 import { Forward, Watch } from "./forward.js";
 import { call } from "./native.js";
-import type { Objects } from "./objects.js";
 import { Process, checkedSignal } from "./process.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
@@ -40,17 +39,17 @@ const metadata: shapes.Shape = (value) => (typeof value === "string" ? value : J
 export class Sandbox implements AsyncDisposable {
   /** The id. */
   readonly id: string;
-  readonly #objects: Objects;
+  readonly #provider: number;
   readonly #place: Place;
 
   /** @internal */
-  static make(objects: Objects, place: Place): Sandbox {
-    return new Sandbox(objects, place);
+  static make(provider: number, place: Place): Sandbox {
+    return new Sandbox(provider, place);
   }
 
-  private constructor(objects: Objects, place: Place) {
+  private constructor(provider: number, place: Place) {
     this.id = place.sandbox;
-    this.#objects = objects;
+    this.#provider = provider;
     this.#place = place;
   }
 
@@ -60,19 +59,19 @@ export class Sandbox implements AsyncDisposable {
     options: types.CallOptions,
     more: { data?: Uint8Array; undo?: (value: T) => unknown } = {},
   ): Promise<{ value: T; parts: Buffer[] }> {
-    return call<T>(method, { provider: this.#objects.provider, ...this.#place, ...args }, { signal: options.signal, ...more });
+    return call<T>(method, { provider: this.#provider, ...this.#place, ...args }, { signal: options.signal, ...more });
   }
 
   // ---- handles ----
 
   /** A handle on a sidecar of this sandbox: its commands and files. */
   container(name: string): Sandbox {
-    return new Sandbox(this.#objects, { ...this.#place, container: shapes.string(name, "name") as string });
+    return new Sandbox(this.#provider, { ...this.#place, container: shapes.string(name, "name") as string });
   }
 
   /** A handle whose file operations act as this user: a name or a number. */
   as(user: string): Sandbox {
-    return new Sandbox(this.#objects, { ...this.#place, user: shapes.string(user, "user") as string });
+    return new Sandbox(this.#provider, { ...this.#place, user: shapes.string(user, "user") as string });
   }
 
   // ---- commands ----
@@ -104,7 +103,7 @@ export class Sandbox implements AsyncDisposable {
     const signal = checkedSignal(options.signal);
     const undo = ({ process }: { process: number }) => call("close", { object: process });
     const { value } = await this.#call<{ process: number; exec: string }>("process.start", args, options, { undo });
-    return Process.make(this.#objects, value.process, value.exec, signal);
+    return Process.make(value.process, value.exec, signal);
   }
 
   /** Continues with a command that was started before, also by another process. It gets its output from the start. */
@@ -112,7 +111,7 @@ export class Sandbox implements AsyncDisposable {
     const args = { exec: shapes.string(exec, "exec"), ...shapes.none(options) };
     const undo = ({ process }: { process: number }) => call("close", { object: process });
     const { value } = await this.#call<{ process: number; exec: string }>("process.attach", args, options, { undo });
-    return Process.make(this.#objects, value.process, value.exec, undefined);
+    return Process.make(value.process, value.exec, undefined);
   }
 
   /** The commands that were started, newest first. */
@@ -236,7 +235,7 @@ export class Sandbox implements AsyncDisposable {
     const args = { port: shapes.count(port, "port"), ...shapes.options<typeof options>({ listen: shapes.string })(options) };
     const undo = ({ forward }: { forward: number }) => call("close", { object: forward });
     const { value } = await this.#call<{ forward: number; address: string }>("forward.open", args, options, { undo });
-    return Forward.make(this.#objects, value.forward, value.address);
+    return Forward.make(value.forward, value.address);
   }
 
   // ---- snapshots ----
@@ -402,7 +401,7 @@ export class Sandbox implements AsyncDisposable {
     const undo = ({ watch }: { watch: number }) => call("close", { object: watch });
     const args = { path: shapes.string(path, "path"), ...more };
     const { value } = await this.#call<{ watch: number }>("watch.open", args, options, { undo });
-    return Watch.make(this.#objects, value.watch);
+    return Watch.make(value.watch);
   }
 
   /** Terminates the sandbox. A sandbox that has ended already is no error. */

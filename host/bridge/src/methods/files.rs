@@ -177,7 +177,7 @@ async fn watch(context: Context, arguments: Watch) -> Answer {
     let first = place.run(place.sandbox.watch(&path, &id, recursive, 0, Duration::ZERO)).await?;
     let state = WatchState { pending: first.events.into(), position: first.next, end: first.end };
     let watch = WatchObject { place: place.sandbox, path, id, recursive, state: Mutex::new(state) };
-    Reply::json(json!({ "watch": context.objects.add(watch)? }))
+    Reply::json(json!({ "watch": context.objects.add(&place.provider, watch)? }))
 }
 
 async fn next(context: Context, arguments: Next) -> Answer {

@@ -237,16 +237,17 @@ class Provider:
     async def shutdown(self, grace: Seconds = 10) -> int:
         """Waits up to `grace` for the calls that are under way, cancels the others, and closes the provider.
 
-        Returns the number of cancelled calls. Later calls raise `ClosedError`. Sandboxes keep running.
+        What was opened through it is closed too: see `close`. Returns the number of cancelled calls.
         """
         reply = await call("provider.shutdown", provider=self._number, grace_ms=millis(grace, "grace"))
         self._closed = True
         return int(reply["cancelled"])
 
     async def close(self) -> None:
-        """Closes the provider at once. Calls that are under way fail and their commands are killed.
+        """Closes the provider at once, and everything that was opened through it.
 
-        Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
+        Calls that are under way fail. Their commands are killed, and those of processes that were not detached. Forwarded
+        ports and watches end. Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
         """
         if not self._closed:
             self._closed = True
