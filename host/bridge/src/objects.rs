@@ -1,4 +1,4 @@
-//! The table of objects: providers, and what was opened through them: builds, processes, watches, forwarded ports.
+//! The table of objects: providers, and what was opened through them: builds, processes, watches, forwarded ports, transfers.
 //! An object other than a provider has an owner, and is closed with it.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sandbox_host::{Build, InputStream, Keeper, OutputStream, Process, Provider, Sandbox, Signal, types};
+use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Fault;
+use crate::reply::Reply;
 use crate::shapes::results::BuiltImage;
 
 /// How long the end of a provider waits for its calls to be dropped. That needs no request, so only a future that is not polled
@@ -51,6 +53,7 @@ pub(crate) enum Object {
     Process(Arc<ProcessObject>),
     Forward(#[allow(dead_code)] Arc<ForwardObject>),
     Watch(Arc<WatchObject>),
+    Transfer(Arc<TransferObject>),
 }
 
 /// A use of an object by a call.
@@ -117,6 +120,7 @@ kept! {
     ProcessObject in Process: "process",
     ForwardObject in Forward: "forward",
     WatchObject in Watch: "watch",
+    TransferObject in Transfer: "transfer",
 }
 
 impl Objects {
@@ -371,4 +375,27 @@ impl Drop for WatchObject {
         }
         self.place.signal_later(&self.id, Signal::TERM);
     }
+}
+
+/// A copy of a file or directory in the background. Its end cancels the copy.
+pub(crate) struct TransferObject {
+    pub(crate) task: AbortHandle,
+    pub(crate) progress: watch::Receiver<Progress>,
+    /// The result of the copy. Without a value, its task ended by a panic.
+    pub(crate) result: watch::Receiver<Option<Result<Reply, Fault>>>,
+    /// The bytes that `transfer.next` returned last, and when.
+    pub(crate) told: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Drop for TransferObject {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How far a copy is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Progress {
+    pub(crate) bytes: u64,
+    pub(crate) total: Option<u64>,
 }

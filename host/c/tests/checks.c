@@ -226,6 +226,28 @@ static bool large_file_moves(void) {
     return true;
 }
 
+static bool transfer_reports_progress(void) {
+    char arguments[8192], total[32] = "none", last_bytes[32] = "none";
+    const char *form = "{\"method\": \"file.upload\", \"arguments\": {%s, \"from\": \"%s\", \"path\": \"/component\"}}";
+    snprintf(arguments, sizeof arguments, form, at, component);
+    sandbox_call call = run("transfer.start", arguments);
+    EXPECT(sandbox_call_status(call) == SANDBOX_OK);
+    snprintf(arguments, sizeof arguments, "%s", sandbox_call_json(call, NULL));
+    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    for (bool end = false; !end;) {
+        call = run("transfer.next", arguments);
+        EXPECT(sandbox_call_status(call) == SANDBOX_OK);
+        end = strcmp(sandbox_call_json(call, NULL), "null") == 0;
+        if (!end) snprintf(total, sizeof total, "%s", sandbox_call_value(call, "/total", NULL));
+        if (!end) snprintf(last_bytes, sizeof last_bytes, "%s", sandbox_call_value(call, "/bytes", NULL));
+        EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    }
+    call = run("transfer.result", arguments);
+    EXPECT(sandbox_call_status(call) == SANDBOX_OK && is(call, "/bytes", total) && strcmp(last_bytes, total) == 0);
+    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    return true;
+}
+
 static bool error_has_all_fields(void) {
     char arguments[512];
     snprintf(arguments, sizeof arguments, "{%s, \"path\": \"/none\"}", at);
@@ -632,6 +654,7 @@ static const struct {
     CHECK(command_has_input_and_output),
     CHECK(values_are_found_by_pointers),
     CHECK(large_file_moves),
+    CHECK(transfer_reports_progress),
     CHECK(error_has_all_fields),
     CHECK(process_streams),
     CHECK(wait_has_a_time_limit),

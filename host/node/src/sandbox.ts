@@ -26,6 +26,7 @@ const writeOptions = shapes.options<types.WriteOptions>({
   mode: shapes.oneOf("replace", "append", "create-new"),
   permissions: shapes.count,
 });
+const transferOptions = shapes.options<types.TransferOptions>({ onProgress: shapes.callback });
 const metadata: shapes.Shape = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 /**
@@ -327,28 +328,50 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Copies a local file of any size into the sandbox. Returns its size. */
-  async upload(from: string, path: string, options: types.CallOptions & { permissions?: number } = {}): Promise<number> {
-    const more = shapes.options<typeof options>({ permissions: shapes.count })(options);
+  async upload(from: string, path: string, options: types.TransferOptions & { permissions?: number } = {}): Promise<number> {
+    const more = shapes.options<typeof options>({ permissions: shapes.count, onProgress: shapes.callback })(options);
     const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...more };
-    return (await this.#call<{ bytes: number }>("file.upload", args, options)).value.bytes;
+    return (await this.#copy<{ bytes: number }>("file.upload", args, options)).bytes;
   }
 
   /** Copies a file of any size out of the sandbox. Returns its size. */
-  async download(path: string, to: string, options: types.CallOptions = {}): Promise<number> {
-    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...shapes.none(options) };
-    return (await this.#call<{ bytes: number }>("file.download", args, options)).value.bytes;
+  async download(path: string, to: string, options: types.TransferOptions = {}): Promise<number> {
+    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...transferOptions(options) };
+    return (await this.#copy<{ bytes: number }>("file.download", args, options)).bytes;
   }
 
   /** Copies a local directory with its content into the sandbox. Pipes, sockets and devices are skipped. */
-  async uploadDirectory(from: string, path: string, options: types.CallOptions = {}): Promise<types.Copied> {
-    const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...shapes.none(options) };
-    return results.camel((await this.#call<results.Json>("directory.upload", args, options)).value);
+  async uploadDirectory(from: string, path: string, options: types.TransferOptions = {}): Promise<types.Copied> {
+    const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...transferOptions(options) };
+    return results.camel(await this.#copy<results.Json>("directory.upload", args, options));
   }
 
   /** Copies a directory with its content out of the sandbox. What cannot be created here or would lead outside is skipped. */
-  async downloadDirectory(path: string, to: string, options: types.CallOptions = {}): Promise<types.Copied> {
-    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...shapes.none(options) };
-    return results.camel((await this.#call<results.Json>("directory.download", args, options)).value);
+  async downloadDirectory(path: string, to: string, options: types.TransferOptions = {}): Promise<types.Copied> {
+    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...transferOptions(options) };
+    return results.camel(await this.#copy<results.Json>("directory.download", args, options));
+  }
+
+  /** Copies a file or a directory. If its progress is wanted, the copy runs in the background, and is asked how far it is. */
+  async #copy<T>(method: string, args: Record<string, unknown>, { signal, onProgress }: types.TransferOptions): Promise<T> {
+    if (typeof onProgress !== "function") {
+      return (await this.#call<T>(method, args, { signal })).value;
+    }
+    const undo = (started: { transfer: number }) => call("close", { object: started.transfer });
+    const start = { method, arguments: { provider: this.#provider, ...this.#place, ...args } };
+    const { value: transfer } = await call<{ transfer: number }>("transfer.start", start, { signal, undo });
+    try {
+      for (;;) {
+        const { value: progress } = await call<types.Progress | null>("transfer.next", { ...transfer }, { signal });
+        if (progress === null) {
+          return (await call<T>("transfer.result", { ...transfer }, { signal })).value;
+        }
+        onProgress(progress);
+      }
+    } finally {
+      // Also after an abort, and after an error of the callback: the copy is cancelled.
+      await undo(transfer);
+    }
   }
 
   /** Information about a file. `follow` tells whether a link is followed; default true. */

@@ -559,6 +559,23 @@ export interface FileEvent {
   paths: string[];
 }
 
+/** Options of a copy between this machine and a sandbox. */
+export interface TransferOptions extends CallOptions {
+  /**
+   * Is called while data is copied, at most ten times a second, and at last with all bytes. An error in it cancels the copy,
+   * which is then rejected with this error.
+   */
+  onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** How far a copy is. */
+export interface Progress {
+  /** Bytes that were read or written on this machine. Those of a directory are bytes of the archive that it is sent in. */
+  bytes: number;
+  /** Bytes of the whole file, or null for a directory and where the size is not known. */
+  total: number | null;
+}
+
 /** What was copied of a directory. */
 export interface Copied {
   /** Bytes of the archive that the directory was sent in. */

@@ -137,6 +137,35 @@ test("entries that cannot be sent are skipped and named", async () => {
   assert.deepEqual((await sandbox.readDirectory("/special/inner")).map(({ name }) => name), ["file"]);
 });
 
+test("a copy reports its progress", async () => {
+  const size = 3_000_000;
+  await mkdir(join(local, "much"));
+  await writeFile(join(local, "much/file"), Buffer.alloc(size, "abc"));
+  const copies = [
+    [size, (options) => sandbox.upload(join(local, "much/file"), "/data/much", options)],
+    [size, (options) => sandbox.download("/data/much", join(local, "much/file"), options)],
+    [null, async (options) => (await sandbox.uploadDirectory(join(local, "much"), "/much", options)).bytes],
+    [null, async (options) => (await sandbox.downloadDirectory("/much", join(local, "again"), options)).bytes],
+  ];
+  for (const [total, copy] of copies) {
+    const seen = [];
+    const bytes = await copy({ onProgress: (progress) => seen.push(progress) });
+    assert.ok(bytes >= size);
+    assert.deepEqual(seen.at(-1), { bytes, total });
+    assert.ok(seen.every((progress, index) => index === 0 || progress.bytes >= seen[index - 1].bytes), JSON.stringify(seen));
+  }
+});
+
+test("an error of the callback for progress cancels the copy", async () => {
+  await writeFile(join(local, "cancelled"), Buffer.alloc(1000));
+  const onProgress = () => {
+    throw new RangeError("in the callback");
+  };
+  await assert.rejects(sandbox.upload(join(local, "cancelled"), "/data/x", { onProgress }), { message: "in the callback" });
+  await fails("invalid-argument", sandbox.upload(join(local, "cancelled"), "/data/x", { onProgress: 1 }));
+  await fails("io:not-found", sandbox.upload(join(local, "none"), "/data/x", { onProgress: () => {} }));
+});
+
 test("changes of files are watched", async () => {
   await sandbox.makeDirectory("/watched");
   const watch = await sandbox.watch("/watched");

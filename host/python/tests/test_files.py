@@ -14,6 +14,7 @@ from sandbox_host import (
     FileExistsInSandboxError,
     FileNotFoundInSandboxError,
     LocalIoError,
+    Progress,
     Provider,
     Sandbox,
     SandboxError,
@@ -146,6 +147,46 @@ async def test_special_files_are_skipped_and_named(sandbox: Sandbox, tmp_path: P
     assert sent.skipped_total == 2
     assert [each.name for each in await sandbox.list_directory("/tmp/special")] == ["inner"]
     assert [each.name for each in await sandbox.list_directory("/tmp/special/inner")] == ["file"]
+
+
+async def test_transfers_report_their_progress(sandbox: Sandbox, tmp_path: Path) -> None:
+    size = 3_000_000
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_bytes(os.urandom(size))
+    seen: list[Progress] = []
+    assert await sandbox.upload(folder / "file", "/tmp/much", on_progress=seen.append) == size
+    assert seen[-1] == Progress(size, size) and seen == sorted(seen, key=lambda each: each.bytes)
+    seen.clear()
+    assert await sandbox.download("/tmp/much", tmp_path / "back", on_progress=seen.append) == size
+    assert seen[-1] == Progress(size, size)
+    assert (tmp_path / "back").read_bytes() == (folder / "file").read_bytes()
+    seen.clear()
+    sent = await sandbox.upload_directory(folder, "/tmp/folder", on_progress=seen.append)
+    assert sent.bytes > size and seen[-1] == Progress(sent.bytes)
+    seen.clear()
+    got = await sandbox.download_directory("/tmp/folder", tmp_path / "again", on_progress=seen.append)
+    assert got.bytes > size and seen[-1] == Progress(got.bytes)
+    with pytest.raises(LocalIoError, match="none"):
+        await sandbox.upload(tmp_path / "none", "/tmp/x", on_progress=seen.append)
+
+
+async def test_an_error_of_the_callback_cancels_a_transfer(sandbox: Sandbox, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def fail(progress: Progress) -> None:
+        assert progress == Progress(5)
+        raise RuntimeError("in the callback")
+
+    # The pipe has no end while it is open here, so only a cancelled upload ends.
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        os.write(pipe, b"begin")
+        with pytest.raises(RuntimeError, match="in the callback"):
+            await asyncio.wait_for(sandbox.upload(tmp_path / "pipe", "/tmp/cancelled", on_progress=fail), DEADLINE)
+    finally:
+        os.close(pipe)
+    assert not await sandbox.exists("/tmp/cancelled")
 
 
 async def test_events_of_files(sandbox: Sandbox) -> None:

@@ -10,9 +10,10 @@ use sandbox_host::{Error, Sandbox};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::fault::Fault;
-use crate::objects::{Objects, ProviderObject, Use};
+use crate::objects::{Objects, Progress, ProviderObject, Use};
 use crate::reply::Reply;
 use crate::shapes::basic::{Shape, kind};
 
@@ -35,6 +36,39 @@ pub(crate) struct Context {
     pub(crate) objects: Arc<Objects>,
     /// Bulk data of the caller.
     pub(crate) data: Bytes,
+    /// Counts the bytes of a transfer.
+    pub(crate) progress: Counter,
+}
+
+/// Counts the bytes of a copy that runs in the background. For other calls, it counts nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Option<watch::Sender<Progress>>);
+
+impl Counter {
+    pub(super) fn new(progress: watch::Sender<Progress>) -> Counter {
+        Counter(Some(progress))
+    }
+
+    /// Returns whether the caller wants to know the progress.
+    pub(super) fn counts(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Sets how many bytes there are.
+    pub(super) fn expect(&self, total: u64) {
+        if let Some(progress) = &self.0 {
+            progress.send_modify(|state| state.total = Some(total));
+        }
+    }
+
+    /// Adds to the bytes that were copied.
+    pub(super) fn add(&self, bytes: u64) {
+        if let Some(progress) = &self.0
+            && bytes > 0
+        {
+            progress.send_modify(|state| state.bytes += bytes);
+        }
+    }
 }
 
 /// Decodes the arguments and returns the future of the method.

@@ -49,9 +49,8 @@ impl Undo {
     fn of(method: &str, arguments: &str) -> Undo {
         match method {
             "sandbox.create" | "sandbox.restore" => Undo::Terminate(arguments.to_owned()),
-            "provider.open" | "process.start" | "process.attach" | "image.build" | "forward.open" | "watch.open" => {
-                Undo::Close
-            }
+            "provider.open" | "process.start" | "process.attach" | "image.build" | "forward.open" | "watch.open"
+            | "transfer.start" => Undo::Close,
             _ => Undo::Nothing,
         }
     }
@@ -99,7 +98,7 @@ const ENDED: u8 = 2;
 
 /// Returns the object that a reply names.
 fn number(value: &Value) -> Option<u64> {
-    let names = ["process", "build", "forward", "watch", "provider"];
+    let names = ["process", "build", "forward", "watch", "transfer", "provider"];
     names.iter().find_map(|name| value.get(name)?.as_u64())
 }
 

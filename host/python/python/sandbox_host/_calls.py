@@ -11,7 +11,20 @@ if TYPE_CHECKING:
 
 Parts = tuple[bytes, ...]
 
-_QUIET = frozenset({"process.read", "process.write", "build.next", "build.image", "watch.next", "close", "provider.metrics"})
+_QUIET = frozenset(
+    {
+        "process.read",
+        "process.write",
+        "build.next",
+        "build.image",
+        "watch.next",
+        "transfer.start",
+        "transfer.next",
+        "transfer.result",
+        "close",
+        "provider.metrics",
+    }
+)
 """Calls without a span: they are parts of an operation, and there can be thousands of them."""
 
 

@@ -487,6 +487,17 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an upload or a download is."""
+
+    bytes: int
+    """The bytes that were read or written on this machine. Those of a directory are bytes of the archive that it is sent in."""
+
+    total: int | None = None
+    """The size of the file, or `None` for a directory and where the size is not known."""
+
+
+@dataclass(frozen=True)
 class LogChunk:
     """A piece of a log. It can begin and end within a line."""
 
