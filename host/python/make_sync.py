@@ -43,6 +43,13 @@ def made(source: str, name: str) -> str:
         source,
         flags=re.M,
     )
+    # `AsyncIterator` comes before other names, and `Iterator` does not.
+    source = re.sub(
+        r"^from collections\.abc import (.*)$",
+        lambda m: f"from collections.abc import {', '.join(sorted(m[1].split(', ')))}",
+        source,
+        flags=re.M,
+    )
     return f"# Made by make_sync.py from ../{name}.py.\n{sort_imports(source)}"
 
 

@@ -205,6 +205,7 @@ fn the_pages_quote_the_programs() {
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/embedding");
     let read =
         |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // The tests of the packages for Python and Node run the programs of their pages.
     for (page, language, programs) in [
         ("stock-rust.md", "rust,ignore", &["rust/main.rs"][..]),
         ("stock-python.md", "python", &["host.py"]),
@@ -212,6 +213,7 @@ fn the_pages_quote_the_programs() {
         ("stock-c.md", "c", &["c/host.c"]),
         ("stock-c.md", "cpp", &["c/host.cpp"]),
         ("stock-go.md", "go", &["go/main.go"]),
+        ("c.md", "c", &["../../host/c/examples/sandbox.c"]),
     ] {
         let text = read(pages.join(page));
         let programs: Vec<_> = programs.iter().map(|program| read(sources().join(program))).collect();

@@ -255,7 +255,7 @@ async fn a_directory_tree_needs_one_command_each_way() -> Result<()> {
     let mut told = 0;
     let sent = sandbox.upload_directory(&from, "/made/up/tree", |length| told += length).await?;
     assert_eq!(execs(&sandbox) - before, 1, "an upload should need one exec");
-    assert_eq!(sent, told);
+    assert_eq!(sent.bytes, told);
     assert_eq!(sh(&sandbox, "stat -c '%U %a' /made/up/tree/plain").await, "root 644\n");
     let before = execs(&sandbox);
     let unpacked = sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;

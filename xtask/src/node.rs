@@ -164,6 +164,8 @@ fn copy_tests(to: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
+    // The tests run its programs.
+    fs::copy(tools::root().join("docs/embedding/node.md"), to.join("embedding.md"))?;
     files.sort();
     Ok(files)
 }

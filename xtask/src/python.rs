@@ -146,12 +146,12 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
 /// The oldest Python that Harbor runs on.
 const HARBOR_PYTHON: Version = Version(3, 12);
 
-/// Runs the tests of the environment for Harbor, in an environment with the wheel and Harbor. They are skipped if this
-/// machine has no Python that is new enough.
+/// Runs lints, type checks and the tests of the environment for Harbor, in an environment with the wheel and Harbor. They are
+/// skipped if this machine has no Python that is new enough.
 ///
 /// # Errors
 ///
-/// Fails if a test fails twice, or a package cannot be installed.
+/// Fails if a check fails, a test fails twice, or a package cannot be installed.
 pub fn harbor(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let Some((interpreter, _)) = tools::newest_python(HARBOR_PYTHON) else {
         eprintln!("Skipped: Harbor needs Python {HARBOR_PYTHON} with its venv module, and this machine has none.");
@@ -159,6 +159,11 @@ pub fn harbor(report: &mut Report, filter: Option<&str>) -> Result<()> {
     };
     let python = tools::environment_of(&interpreter, "harbor-venv", &tree().join("requirements-harbor.txt"))?;
     install(&python)?;
+    if filter.is_none() {
+        run(&mut module(&python, &["ruff", "check", "tests_harbor"]))?;
+        run(&mut module(&python, &["ruff", "format", "--check", "tests_harbor"]))?;
+        run(&mut module(&python, &["mypy", "--config-file", "tests_harbor/mypy.ini", "tests_harbor"]))?;
+    }
     // The tests with an engine are skipped by themselves where none can run.
     let engines = engines::fetch()?.map(|_| engines::program()).transpose()?;
     pytest(report, filter, || {

@@ -1,10 +1,8 @@
 //! One function for all methods.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 
 use crate::fault::{CLOSED, Fault};
 use crate::methods;
@@ -83,8 +81,7 @@ impl Bridge {
     /// otherwise some of these commands continue.
     pub async fn shut_down(&self) {
         if !self.is_forked() {
-            let providers = self.inner.objects.close_all();
-            join_all(providers.iter().map(|provider| provider.shutdown(Duration::ZERO))).await;
+            self.inner.objects.shut_down_all().await;
         }
     }
 

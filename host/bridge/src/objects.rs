@@ -1,17 +1,25 @@
-//! The table of objects: providers, builds, processes, watches, forwarded ports.
+//! The table of objects: providers, and what was opened through them: builds, processes, watches, forwarded ports, transfers.
+//! An object other than a provider has an owner, and is closed with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use sandbox_host::{Build, InputStream, Keeper, OutputStream, Process, Provider, Sandbox, Signal, types};
-use tokio::sync::Mutex;
+use serde::Serialize;
+use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Fault;
+use crate::reply::Reply;
 use crate::shapes::results::BuiltImage;
+
+/// How long the end of a provider waits for its calls to be dropped. That needs no request, so only a future that is not polled
+/// any more takes longer.
+const DROPPED: Duration = Duration::from_secs(5);
 
 /// The objects of one bridge, by their numbers. A number is never used twice.
 #[derive(Default)]
@@ -29,7 +37,12 @@ struct Table {
 
 struct Entry {
     object: Object,
+    /// The provider through which it was opened. A provider has none.
+    owner: Option<u64>,
+    /// Cancelled when the object is closed. For an object with an owner, also when the owner is closed.
     closed: CancellationToken,
+    /// The calls on a provider, and on all objects that were opened through it.
+    uses: Uses,
 }
 
 /// An object of any kind.
@@ -40,13 +53,37 @@ pub(crate) enum Object {
     Process(Arc<ProcessObject>),
     Forward(#[allow(dead_code)] Arc<ForwardObject>),
     Watch(Arc<WatchObject>),
+    Transfer(Arc<TransferObject>),
 }
 
 /// A use of an object by a call.
 pub(crate) struct Use<T> {
     pub(crate) object: Arc<T>,
+    number: u64,
     what: String,
     closed: CancellationToken,
+    /// Dropped after the object, so that a wait for all calls includes the effects of the end of the object.
+    _counted: Counted,
+}
+
+/// The number of calls on a provider and on the objects that were opened through it.
+#[derive(Clone, Default)]
+struct Uses(watch::Sender<usize>);
+
+/// A call that is counted until this is dropped.
+struct Counted(Uses);
+
+impl Uses {
+    fn count(&self) -> Counted {
+        self.0.send_modify(|uses| *uses += 1);
+        Counted(self.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|uses| *uses -= 1);
+    }
 }
 
 /// A kind of objects.
@@ -83,6 +120,7 @@ kept! {
     ProcessObject in Process: "process",
     ForwardObject in Forward: "forward",
     WatchObject in Watch: "watch",
+    TransferObject in Transfer: "transfer",
 }
 
 impl Objects {
@@ -90,16 +128,26 @@ impl Objects {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an object and returns its number. Fails if the bridge was closed.
-    pub(crate) fn add<T: Kept>(&self, object: T) -> Result<u64, Fault> {
+    /// Adds a provider and returns its number. Fails if the bridge was closed.
+    pub(crate) fn add_provider(&self, provider: ProviderObject) -> Result<u64, Fault> {
         let mut table = self.table();
         if self.closed.is_cancelled() {
             return Err(bridge_closed());
         }
-        table.last += 1;
-        let number = table.last;
-        table.entries.insert(number, Entry { object: T::wrap(Arc::new(object)), closed: self.closed.child_token() });
-        Ok(number)
+        let object = ProviderObject::wrap(Arc::new(provider));
+        Ok(table.add(Entry { object, owner: None, closed: self.closed.child_token(), uses: Uses::default() }))
+    }
+
+    /// Adds an object that was opened through a provider, and returns its number. Fails if the provider was closed.
+    pub(crate) fn add<T: Kept>(&self, provider: &Use<ProviderObject>, object: T) -> Result<u64, Fault> {
+        let mut table = self.table();
+        let Some(Entry { closed, uses, .. }) = table.entries.get(&provider.number) else {
+            // The object ends here, and its end may take other locks.
+            drop(table);
+            return Err(Fault::interrupted(&provider.what));
+        };
+        let (closed, uses, owner) = (closed.child_token(), uses.clone(), Some(provider.number));
+        Ok(table.add(Entry { object: T::wrap(Arc::new(object)), owner, closed, uses }))
     }
 
     /// Returns an object for a call.
@@ -107,8 +155,11 @@ impl Objects {
         let table = self.table();
         let what = format!("the {} {number}", T::NAME);
         match table.entries.get(&number) {
-            Some(Entry { object, closed }) => match T::unwrap(object) {
-                Some(object) => Ok(Use { object: object.clone(), what, closed: closed.clone() }),
+            Some(Entry { object, closed, uses, .. }) => match T::unwrap(object) {
+                Some(object) => {
+                    let (object, closed) = (object.clone(), closed.clone());
+                    Ok(Use { object, number, what, closed, _counted: uses.count() })
+                }
                 None => Err(Fault::invalid(format!("the object {number} is no {}", T::NAME))),
             },
             None if self.closed.is_cancelled() => Err(bridge_closed()),
@@ -117,27 +168,59 @@ impl Objects {
         }
     }
 
-    /// Removes an object. Calls on it that are under way fail. Does nothing if it was removed already.
+    /// Removes an object, and those that were opened through it. Calls on them that are under way fail. Does nothing if it was
+    /// removed already.
     pub(crate) fn close(&self, number: u64) -> Result<(), Fault> {
-        let mut table = self.table();
-        match table.entries.remove(&number) {
-            Some(entry) => {
-                // The object may end here, and its end may take other locks.
-                drop(table);
-                entry.closed.cancel();
-                Ok(())
-            }
-            None if (1..=table.last).contains(&number) => Ok(()),
-            None => Err(Fault::invalid(format!("there is no object {number}"))),
-        }
+        self.remove(number).map(drop)
     }
 
-    /// Removes all objects and returns the providers. All calls that are under way fail, and all later ones.
-    pub(crate) fn close_all(&self) -> Vec<Provider> {
+    /// Removes an object like [`close`](Objects::close), and returns what counts the calls that were under way on it.
+    fn remove(&self, number: u64) -> Result<Option<Uses>, Fault> {
+        let mut table = self.table();
+        let Some(entry) = table.entries.remove(&number) else {
+            return match (1..=table.last).contains(&number) {
+                true => Ok(None),
+                false => Err(Fault::invalid(format!("there is no object {number}"))),
+            };
+        };
+        let owned: Vec<_> = table.entries.extract_if(|_, other| other.owner == Some(number)).collect();
+        // The objects may end here, and their end may take other locks.
+        drop(table);
+        entry.closed.cancel();
+        drop(owned);
+        Ok(Some(entry.uses))
+    }
+
+    /// Ends a provider: waits for the calls that are under way, cancels those that take longer than `grace`, closes the
+    /// provider with all objects that were opened through it, and waits until their commands were killed. Returns the
+    /// number of cancelled calls.
+    pub(crate) async fn shut_down(&self, number: u64, grace: Duration) -> Result<usize, Fault> {
+        // Not as a use, because the end of all uses is waited for.
+        let provider = self.get::<ProviderObject>(number)?.object;
+        let cancelled = provider.provider.drain(grace).await;
+        if let Some(uses) = self.remove(number)? {
+            end(&provider.provider, &uses).await;
+        }
+        Ok(cancelled)
+    }
+
+    /// Removes all objects. All calls that are under way fail, and all later ones.
+    pub(crate) fn close_all(&self) {
+        self.remove_all();
+    }
+
+    /// Removes all objects like [`close_all`](Objects::close_all), and waits until the commands of closed processes and of
+    /// cancelled calls were killed.
+    pub(crate) async fn shut_down_all(&self) {
+        let providers = self.remove_all();
+        join_all(providers.iter().map(|(provider, uses)| end(provider, uses))).await;
+    }
+
+    fn remove_all(&self) -> Vec<(Provider, Uses)> {
         self.closed.cancel();
         let entries = std::mem::take(&mut self.table().entries);
         let provider = |entry: Entry| match entry.object {
-            Object::Provider(object) => Some(object.provider.clone()),
+            Object::Provider(object) => Some((object.provider.clone(), entry.uses)),
             _ => None,
         };
         entries.into_values().filter_map(provider).collect()
@@ -154,6 +237,25 @@ impl Objects {
             () = self.closed.cancelled() => Err(Fault::interrupted("the library")),
         }
     }
+}
+
+impl Table {
+    fn add(&mut self, entry: Entry) -> u64 {
+        self.last += 1;
+        self.entries.insert(self.last, entry);
+        self.last
+    }
+}
+
+/// Waits until the commands of a closed provider were killed: those of its processes and of its calls. A process ends
+/// when the last call on it is dropped, so this waits for the calls first.
+async fn end(provider: &Provider, uses: &Uses) {
+    let mut left = uses.0.subscribe();
+    // The waiting itself cannot fail: `uses` holds the sender.
+    if tokio::time::timeout(DROPPED, left.wait_for(|left| *left == 0)).await.is_err() {
+        tracing::debug!("a call on a closed provider was not dropped");
+    }
+    provider.shutdown(Duration::ZERO).await;
 }
 
 fn bridge_closed() -> Fault {
@@ -271,14 +373,29 @@ impl Drop for WatchObject {
         if self.state.get_mut().end {
             return;
         }
-        // Outside of the runtime there is no task for it. The watch then ends with the sandbox.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (place, id) = (self.place.clone(), self.id.clone());
-            runtime.spawn(async move {
-                if let Err(error) = place.signal(&id, Signal::TERM).await {
-                    tracing::debug!(%error, "the watch could not be ended");
-                }
-            });
-        }
+        self.place.signal_later(&self.id, Signal::TERM);
     }
+}
+
+/// A copy of a file or directory in the background. Its end cancels the copy.
+pub(crate) struct TransferObject {
+    pub(crate) task: AbortHandle,
+    pub(crate) progress: watch::Receiver<Progress>,
+    /// The result of the copy. Without a value, its task ended by a panic.
+    pub(crate) result: watch::Receiver<Option<Result<Reply, Fault>>>,
+    /// The bytes that `transfer.next` returned last, and when.
+    pub(crate) told: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Drop for TransferObject {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How far a copy is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Progress {
+    pub(crate) bytes: u64,
+    pub(crate) total: Option<u64>,
 }

@@ -129,7 +129,13 @@ fn arguments_are_checked() {
             ("process.wait", json!({ "process": session.provider }), "is no process"),
             ("close", json!({ "object": 0 }), "no object 0"),
             ("provider.open", json!({ "component": "x", "owner": "y" }), "`lease_ms`"),
-            ("sandbox.info", json!([]), "sandbox.info"),
+            ("close", json!([session.provider]), "the arguments of close must be an object, and not an array"),
+            ("version", json!([]), "an array"),
+            ("version", json!("x"), "a string"),
+            ("transfer.start", json!({}), "`method`"),
+            ("transfer.start", json!({ "method": "file.upload", "arguments": [] }), "a map"),
+            ("transfer.start", json!({ "method": "sandbox.run", "arguments": {} }), "is no transfer"),
+            ("transfer.start", json!({ "method": "file.upload", "arguments": session.at(json!({})) }), "`from`"),
         ];
         for (method, arguments, expected) in cases {
             let fault = call(&session.bridge, method, arguments).await.expect_err("it was accepted");
@@ -166,6 +172,134 @@ fn closed_objects_refuse_calls() {
         assert!(ended.expect("failed")["cancelled"].is_u64());
         let later = session.call("sandbox.info", json!({})).await.expect_err("it did not fail");
         assert_eq!((later.kind(), later.happened()), (CLOSED, "no"));
+    });
+}
+
+/// `host/python/tests/test_provider.py` checks that the commands are killed, which needs a service.
+#[test]
+fn the_end_of_a_provider_closes_what_was_opened_through_it() {
+    run(async {
+        for method in ["close", "provider.shutdown"] {
+            let (session, other) = (Session::new().await, Session::new().await);
+            let opened = call(&session.bridge, "provider.open", json!({ "component": component() })).await;
+            let second = opened.expect("no provider")["provider"].clone();
+            let created = call(&session.bridge, "sandbox.create", json!({ "provider": second })).await;
+            let place = json!({ "provider": second, "sandbox": created.expect("no sandbox")["info"]["id"] });
+            let mut start = place.clone();
+            start["command"] = json!({ "argv": ["sleep", "1000"], "id": "one" });
+            let started = call(&session.bridge, "process.start", start).await.expect("not started")["process"].clone();
+            let mut attach = place.clone();
+            attach["exec"] = json!("one");
+            let attached = call(&session.bridge, "process.attach", attach).await.expect("not attached");
+            let (stays, stays_too) = (session.start(&["cat"]).await, other.start(&["cat"]).await);
+            let waiting = call(&session.bridge, "process.wait", json!({ "process": started }));
+            let closing = async {
+                tokio::task::yield_now().await;
+                let arguments =
+                    if method == "close" { json!({ "object": second }) } else { json!({ "provider": second }) };
+                call(&session.bridge, method, arguments).await.expect("not closed");
+            };
+            let (waited, ()) = tokio::join!(waiting, closing);
+            let waited = waited.expect_err("it did not fail");
+            // A shutdown cancels the call, and only then closes the process.
+            let expected = if method == "close" { CLOSED } else { "conflict" };
+            assert_eq!(waited.kind(), expected, "{waited}");
+            for process in [&started, &attached["process"]] {
+                let later = call(&session.bridge, "process.wait", json!({ "process": process })).await;
+                assert_eq!(later.expect_err("it did not fail").kind(), CLOSED);
+                call(&session.bridge, "close", json!({ "object": process })).await.expect("closing twice fails");
+            }
+            for (bridge, process) in [(&session.bridge, &stays), (&other.bridge, &stays_too)] {
+                call(bridge, "process.kill", json!({ "process": process })).await.expect("not killed");
+                let verdict = call(bridge, "process.wait", json!({ "process": process })).await.expect("failed");
+                assert_eq!(verdict, json!({ "signaled": 9 }));
+            }
+        }
+    });
+}
+
+/// Returns all that `transfer.next` returns.
+async fn progress(session: &Session, transfer: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    loop {
+        let next = json!({ "transfer": transfer, "interval_ms": 0 });
+        match call(&session.bridge, "transfer.next", next).await.expect("no progress") {
+            Value::Null => return found,
+            next => found.push(next),
+        }
+    }
+}
+
+#[test]
+fn transfers_run_in_the_background() {
+    run(async {
+        let session = Session::new().await;
+        let folder = tempfile::tempdir().expect("no directory");
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let content: Vec<u8> = (0..3_000_000_u32).map(|at| at.wrapping_mul(31).to_le_bytes()[1]).collect();
+        std::fs::write(&from, &content).expect("not written");
+        let size = content.len();
+        let copies = [
+            ("file.upload", json!({ "from": from, "path": "/large" }), Some(size)),
+            // This provider does not tell the size of a file.
+            ("file.download", json!({ "path": "/large", "to": to }), None),
+        ];
+        for (method, arguments, total) in copies {
+            let start = json!({ "method": method, "arguments": session.at(arguments) });
+            let started = call(&session.bridge, "transfer.start", start).await.expect("not started");
+            let transfer = &started["transfer"];
+            let seen = progress(&session, transfer).await;
+            let counts: Vec<_> = seen.iter().map(|seen| seen["bytes"].as_u64().expect("no number")).collect();
+            assert!(counts.is_sorted() && counts.last() == Some(&(size as u64)), "{method}: {counts:?}");
+            assert_eq!(seen.last().expect("no progress")["total"], json!(total));
+            assert_eq!(progress(&session, transfer).await, Vec::<Value>::new());
+            for _ in 0..2 {
+                let result = call(&session.bridge, "transfer.result", json!({ "transfer": transfer })).await;
+                assert_eq!(result.expect("failed"), json!({ "bytes": size }));
+            }
+            call(&session.bridge, "close", json!({ "object": transfer })).await.expect("not closed");
+            let later = call(&session.bridge, "transfer.next", json!({ "transfer": transfer })).await;
+            assert_eq!(later.expect_err("it did not fail").kind(), CLOSED);
+        }
+        assert_eq!(std::fs::read(&to).expect("not read"), content);
+        let missing = session.at(json!({ "from": folder.path().join("none"), "path": "/x" }));
+        let start = json!({ "method": "file.upload", "arguments": missing });
+        let started = call(&session.bridge, "transfer.start", start).await.expect("not started");
+        assert_eq!(progress(&session, &started["transfer"]).await, Vec::<Value>::new());
+        let failed = call(&session.bridge, "transfer.result", started).await.expect_err("it did not fail");
+        assert_eq!(failed.kind(), "io:not-found");
+    });
+}
+
+/// A pipe without a writer has no end, so its upload does not either.
+#[cfg(unix)]
+#[test]
+fn a_closed_transfer_is_cancelled() {
+    run(async {
+        let session = Session::new().await;
+        let folder = tempfile::tempdir().expect("no directory");
+        let (pipe, file) = (folder.path().join("pipe"), "/from-a-pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("no mkfifo");
+        assert!(made.success());
+        // Open for reading too, so that neither side waits for the other.
+        let mut writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("not opened");
+        std::io::Write::write_all(&mut writer, b"begin").expect("not written");
+        let arguments = session.at(json!({ "from": pipe, "path": file }));
+        let start = json!({ "method": "file.upload", "arguments": arguments });
+        let started = call(&session.bridge, "transfer.start", start).await.expect("not started");
+        let next = call(&session.bridge, "transfer.next", started.clone()).await.expect("no progress");
+        assert_eq!(next, json!({ "bytes": 5, "total": null }));
+        let waiting = call(&session.bridge, "transfer.result", started.clone());
+        let closing = async {
+            tokio::task::yield_now().await;
+            call(&session.bridge, "close", json!({ "object": started["transfer"] })).await.expect("not closed");
+        };
+        let (ended, ()) = tokio::join!(waiting, closing);
+        assert_eq!(ended.expect_err("it did not fail").kind(), CLOSED);
+        // Its thread waits for more, and would keep the runtime.
+        drop(writer);
+        let missing = session.call("file.read", json!({ "path": file })).await.expect_err("it was uploaded");
+        assert_eq!(missing.kind(), "file:not-found");
     });
 }
 

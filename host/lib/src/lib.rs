@@ -66,7 +66,7 @@ pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, Tr
 pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use local::context::{BuildContext, ContextFilter};
 pub use local::dockerfile::{LocalDockerfile, Sent};
-pub use local::tree::Unpacked;
+pub use local::tree::{Packed, Unpacked};
 #[doc(hidden)]
 pub use net::dial::Dialer;
 pub use net::gateway::Gateway;

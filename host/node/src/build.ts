@@ -1,5 +1,5 @@
+import { Handle } from "./handle.js";
 import { call } from "./native.js";
-import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { BuiltImage, CallOptions, LogChunk } from "./types.js";
@@ -20,8 +20,8 @@ export class Build implements AsyncDisposable, AsyncIterable<LogChunk> {
   readonly #handle: Handle;
 
   /** @internal */
-  static make(objects: Objects, build: number, skipped: string[]): Build {
-    return new Build(new Handle(objects, build, "close"), skipped);
+  static make(build: number, skipped: string[]): Build {
+    return new Build(new Handle(build, "close"), skipped);
   }
 
   private constructor(handle: Handle, skipped: string[]) {

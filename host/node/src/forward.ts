@@ -1,5 +1,5 @@
+import { Handle } from "./handle.js";
 import { call } from "./native.js";
-import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { CallOptions, FileEvent } from "./types.js";
@@ -15,8 +15,8 @@ export class Forward implements AsyncDisposable {
   readonly #handle: Handle;
 
   /** @internal */
-  static make(objects: Objects, forward: number, address: string): Forward {
-    return new Forward(new Handle(objects, forward, "keep"), address);
+  static make(forward: number, address: string): Forward {
+    return new Forward(new Handle(forward, "keep"), address);
   }
 
   private constructor(handle: Handle, address: string) {
@@ -42,8 +42,8 @@ export class Watch implements AsyncDisposable, AsyncIterable<FileEvent> {
   readonly #handle: Handle;
 
   /** @internal */
-  static make(objects: Objects, watch: number): Watch {
-    return new Watch(new Handle(objects, watch, "close"));
+  static make(watch: number): Watch {
+    return new Watch(new Handle(watch, "close"));
   }
 
   private constructor(handle: Handle) {

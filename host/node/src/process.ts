@@ -1,8 +1,8 @@
 import { Readable, Writable } from "node:stream";
 
 import { invalid } from "./error.js";
+import { Handle } from "./handle.js";
 import { call, onAbort } from "./native.js";
-import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { CallOptions, Signal, Verdict } from "./types.js";
@@ -41,9 +41,9 @@ export class Process implements AsyncDisposable {
   #unwatch: () => void;
 
   /** @internal */
-  static make(objects: Objects, process: number, id: string, signal: AbortSignal | undefined): Process {
+  static make(process: number, id: string, signal: AbortSignal | undefined): Process {
     // A command whose object is lost continues, like a child process of Node.
-    return new Process(new Handle(objects, process, "detach"), id, signal);
+    return new Process(new Handle(process, "detach"), id, signal);
   }
 
   private constructor(handle: Handle, id: string, signal: AbortSignal | undefined) {

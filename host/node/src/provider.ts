@@ -3,7 +3,6 @@ import { fileURLToPath } from "node:url";
 import { Build } from "./build.js";
 import { invalid } from "./error.js";
 import { call } from "./native.js";
-import { Objects } from "./objects.js";
 import * as results from "./results.js";
 import { Sandbox } from "./sandbox.js";
 import * as shapes from "./shapes.js";
@@ -42,10 +41,10 @@ export class Provider implements AsyncDisposable {
   readonly interfaceVersion: string;
   /** The id of this run among those of the owner, or null without an owner. */
   readonly runId: string | null;
-  readonly #objects: Objects;
+  readonly #number: number;
 
   private constructor(opened: Opened) {
-    this.#objects = new Objects(opened.provider);
+    this.#number = opened.provider;
     this.name = opened.name;
     this.interfaceVersion = opened.interface_version;
     this.runId = opened.run_id;
@@ -65,11 +64,11 @@ export class Provider implements AsyncDisposable {
     options: types.CallOptions,
     undo?: (value: T) => unknown,
   ): Promise<{ value: T; parts: Buffer[] }> {
-    return call<T>(method, { provider: this.#objects.provider, ...args }, { signal: options.signal, undo });
+    return call<T>(method, { provider: this.#number, ...args }, { signal: options.signal, undo });
   }
 
   #sandbox(id: string): Sandbox {
-    return Sandbox.make(this.#objects, { sandbox: id });
+    return Sandbox.make(this.#number, { sandbox: id });
   }
 
   // ---- the provider itself ----
@@ -119,13 +118,12 @@ export class Provider implements AsyncDisposable {
   }
 
   /**
-   * Waits for calls under way, cancels those that take longer than `graceMs` (default 0), and closes the provider. Returns the
-   * number of cancelled calls. Sandboxes continue.
+   * Waits for calls under way, cancels those that take longer than `graceMs` (default 0), and closes the provider and what it
+   * opened, like {@link close}. Waits until commands were killed. Returns the number of cancelled calls.
    */
   async shutdown(options: types.CallOptions & { graceMs?: number } = {}): Promise<number> {
     const args = shapes.options<typeof options>({ graceMs: shapes.millis })(options);
     const { value } = await this.#call<{ cancelled: number }>("provider.shutdown", args, options);
-    await this.#objects.closeAll();
     return value.cancelled;
   }
 
@@ -134,8 +132,7 @@ export class Provider implements AsyncDisposable {
    * continue. Nothing happens if that was done before.
    */
   async close(): Promise<void> {
-    await this.#objects.closeAll();
-    await call("close", { object: this.#objects.provider });
+    await call("close", { object: this.#number });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -201,7 +198,7 @@ export class Provider implements AsyncDisposable {
     const args = { image: shapes.image(image, "image"), ...shapes.none(options) };
     const undo = ({ build }: { build: number }) => call("close", { object: build });
     const { value } = await this.#call<{ build: number; skipped: string[] }>("image.build", args, options, undo);
-    return Build.make(this.#objects, value.build, value.skipped);
+    return Build.make(value.build, value.skipped);
   }
 
   /** The image with this id. */

@@ -1,7 +1,6 @@
 import { SandboxError } from "./error.js";
 import { Forward, Watch } from "./forward.js";
 import { call } from "./native.js";
-import type { Objects } from "./objects.js";
 import { Process, checkedSignal } from "./process.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
@@ -27,6 +26,7 @@ const writeOptions = shapes.options<types.WriteOptions>({
   mode: shapes.oneOf("replace", "append", "create-new"),
   permissions: shapes.count,
 });
+const transferOptions = shapes.options<types.TransferOptions>({ onProgress: shapes.callback });
 const metadata: shapes.Shape = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 /**
@@ -40,17 +40,17 @@ const metadata: shapes.Shape = (value) => (typeof value === "string" ? value : J
 export class Sandbox implements AsyncDisposable {
   /** The id. */
   readonly id: string;
-  readonly #objects: Objects;
+  readonly #provider: number;
   readonly #place: Place;
 
   /** @internal */
-  static make(objects: Objects, place: Place): Sandbox {
-    return new Sandbox(objects, place);
+  static make(provider: number, place: Place): Sandbox {
+    return new Sandbox(provider, place);
   }
 
-  private constructor(objects: Objects, place: Place) {
+  private constructor(provider: number, place: Place) {
     this.id = place.sandbox;
-    this.#objects = objects;
+    this.#provider = provider;
     this.#place = place;
   }
 
@@ -60,19 +60,19 @@ export class Sandbox implements AsyncDisposable {
     options: types.CallOptions,
     more: { data?: Uint8Array; undo?: (value: T) => unknown } = {},
   ): Promise<{ value: T; parts: Buffer[] }> {
-    return call<T>(method, { provider: this.#objects.provider, ...this.#place, ...args }, { signal: options.signal, ...more });
+    return call<T>(method, { provider: this.#provider, ...this.#place, ...args }, { signal: options.signal, ...more });
   }
 
   // ---- handles ----
 
   /** A handle on a sidecar of this sandbox: its commands and files. */
   container(name: string): Sandbox {
-    return new Sandbox(this.#objects, { ...this.#place, container: shapes.string(name, "name") as string });
+    return new Sandbox(this.#provider, { ...this.#place, container: shapes.string(name, "name") as string });
   }
 
   /** A handle whose file operations act as this user: a name or a number. */
   as(user: string): Sandbox {
-    return new Sandbox(this.#objects, { ...this.#place, user: shapes.string(user, "user") as string });
+    return new Sandbox(this.#provider, { ...this.#place, user: shapes.string(user, "user") as string });
   }
 
   // ---- commands ----
@@ -104,7 +104,7 @@ export class Sandbox implements AsyncDisposable {
     const signal = checkedSignal(options.signal);
     const undo = ({ process }: { process: number }) => call("close", { object: process });
     const { value } = await this.#call<{ process: number; exec: string }>("process.start", args, options, { undo });
-    return Process.make(this.#objects, value.process, value.exec, signal);
+    return Process.make(value.process, value.exec, signal);
   }
 
   /** Continues with a command that was started before, also by another process. It gets its output from the start. */
@@ -112,7 +112,7 @@ export class Sandbox implements AsyncDisposable {
     const args = { exec: shapes.string(exec, "exec"), ...shapes.none(options) };
     const undo = ({ process }: { process: number }) => call("close", { object: process });
     const { value } = await this.#call<{ process: number; exec: string }>("process.attach", args, options, { undo });
-    return Process.make(this.#objects, value.process, value.exec, undefined);
+    return Process.make(value.process, value.exec, undefined);
   }
 
   /** The commands that were started, newest first. */
@@ -236,7 +236,7 @@ export class Sandbox implements AsyncDisposable {
     const args = { port: shapes.count(port, "port"), ...shapes.options<typeof options>({ listen: shapes.string })(options) };
     const undo = ({ forward }: { forward: number }) => call("close", { object: forward });
     const { value } = await this.#call<{ forward: number; address: string }>("forward.open", args, options, { undo });
-    return Forward.make(this.#objects, value.forward, value.address);
+    return Forward.make(value.forward, value.address);
   }
 
   // ---- snapshots ----
@@ -328,30 +328,50 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Copies a local file of any size into the sandbox. Returns its size. */
-  async upload(from: string, path: string, options: types.CallOptions & { permissions?: number } = {}): Promise<number> {
-    const more = shapes.options<typeof options>({ permissions: shapes.count })(options);
+  async upload(from: string, path: string, options: types.TransferOptions & { permissions?: number } = {}): Promise<number> {
+    const more = shapes.options<typeof options>({ permissions: shapes.count, onProgress: shapes.callback })(options);
     const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...more };
-    return (await this.#call<{ bytes: number }>("file.upload", args, options)).value.bytes;
+    return (await this.#copy<{ bytes: number }>("file.upload", args, options)).bytes;
   }
 
   /** Copies a file of any size out of the sandbox. Returns its size. */
-  async download(path: string, to: string, options: types.CallOptions = {}): Promise<number> {
-    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...shapes.none(options) };
-    return (await this.#call<{ bytes: number }>("file.download", args, options)).value.bytes;
+  async download(path: string, to: string, options: types.TransferOptions = {}): Promise<number> {
+    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...transferOptions(options) };
+    return (await this.#copy<{ bytes: number }>("file.download", args, options)).bytes;
   }
 
-  /** Copies a local directory with its content into the sandbox. */
-  async uploadDirectory(from: string, path: string, options: types.CallOptions = {}): Promise<types.Copied> {
-    const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...shapes.none(options) };
-    const { value } = await this.#call<types.Copied>("directory.upload", args, options);
-    return { bytes: value.bytes, skipped: value.skipped };
+  /** Copies a local directory with its content into the sandbox. Pipes, sockets and devices are skipped. */
+  async uploadDirectory(from: string, path: string, options: types.TransferOptions = {}): Promise<types.Copied> {
+    const args = { from: shapes.string(from, "from"), path: shapes.string(path, "path"), ...transferOptions(options) };
+    return results.camel(await this.#copy<results.Json>("directory.upload", args, options));
   }
 
-  /** Copies a directory with its content out of the sandbox. */
-  async downloadDirectory(path: string, to: string, options: types.CallOptions = {}): Promise<types.Copied> {
-    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...shapes.none(options) };
-    const { value } = await this.#call<types.Copied>("directory.download", args, options);
-    return { bytes: value.bytes, skipped: value.skipped };
+  /** Copies a directory with its content out of the sandbox. What cannot be created here or would lead outside is skipped. */
+  async downloadDirectory(path: string, to: string, options: types.TransferOptions = {}): Promise<types.Copied> {
+    const args = { path: shapes.string(path, "path"), to: shapes.string(to, "to"), ...transferOptions(options) };
+    return results.camel(await this.#copy<results.Json>("directory.download", args, options));
+  }
+
+  /** Copies a file or a directory. If its progress is wanted, the copy runs in the background, and is asked how far it is. */
+  async #copy<T>(method: string, args: Record<string, unknown>, { signal, onProgress }: types.TransferOptions): Promise<T> {
+    if (typeof onProgress !== "function") {
+      return (await this.#call<T>(method, args, { signal })).value;
+    }
+    const undo = (started: { transfer: number }) => call("close", { object: started.transfer });
+    const start = { method, arguments: { provider: this.#provider, ...this.#place, ...args } };
+    const { value: transfer } = await call<{ transfer: number }>("transfer.start", start, { signal, undo });
+    try {
+      for (;;) {
+        const { value: progress } = await call<types.Progress | null>("transfer.next", { ...transfer }, { signal });
+        if (progress === null) {
+          return (await call<T>("transfer.result", { ...transfer }, { signal })).value;
+        }
+        onProgress(progress);
+      }
+    } finally {
+      // Also after an abort, and after an error of the callback: the copy is cancelled.
+      await undo(transfer);
+    }
   }
 
   /** Information about a file. `follow` tells whether a link is followed; default true. */
@@ -404,7 +424,7 @@ export class Sandbox implements AsyncDisposable {
     const undo = ({ watch }: { watch: number }) => call("close", { object: watch });
     const args = { path: shapes.string(path, "path"), ...more };
     const { value } = await this.#call<{ watch: number }>("watch.open", args, options, { undo });
-    return Watch.make(this.#objects, value.watch);
+    return Watch.make(value.watch);
   }
 
   /** Terminates the sandbox. A sandbox that has ended already is no error. */

@@ -42,6 +42,14 @@ export const millis: Shape = (value, at) => {
   return Math.ceil(value);
 };
 
+/** A function, which is not sent. */
+export const callback: Shape = (value, at) => {
+  if (typeof value !== "function") {
+    throw invalid(at, `must be a function, and not ${name(value)}`);
+  }
+  return undefined;
+};
+
 export const signal: Shape = (value, at) => (typeof value === "number" ? count(value, at) : string(value, at));
 
 export function list(item: Shape): Shape {

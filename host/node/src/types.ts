@@ -559,10 +559,37 @@ export interface FileEvent {
   paths: string[];
 }
 
-/** What was copied. */
-export interface Copied {
-  /** Bytes of all files. */
+/** Options of a copy between this machine and a sandbox. */
+export interface TransferOptions extends CallOptions {
+  /**
+   * Is called while data is copied, at most ten times a second, and at last with all bytes. An error in it cancels the copy,
+   * which is then rejected with this error.
+   */
+  onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** How far a copy is. */
+export interface Progress {
+  /** Bytes that were read or written on this machine. Those of a directory are bytes of the archive that it is sent in. */
   bytes: number;
-  /** Paths that cannot be copied, such as sockets. */
-  skipped: string[];
+  /** Bytes of the whole file, or null for a directory and where the size is not known. */
+  total: number | null;
+}
+
+/** What was copied of a directory. */
+export interface Copied {
+  /** Bytes of the archive that the directory was sent in. */
+  bytes: number;
+  /** The first entries that were not copied, at most 20. */
+  skipped: Skipped[];
+  /** The number of all entries that were not copied. */
+  skippedTotal: number;
+}
+
+/** An entry of a directory that was not copied. */
+export interface Skipped {
+  /** The path below the directory. */
+  path: string;
+  /** Why it was not copied, such as `a socket`. */
+  reason: string;
 }

@@ -1,5 +1,6 @@
 // Files and directories.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -125,6 +126,44 @@ test("directories are copied in and out", async () => {
   const received = await sandbox.downloadDirectory("/tree", join(local, "back"));
   assert.ok(received.bytes > 0);
   assert.equal(await readFile(join(local, "back/inner/file"), "utf8"), "content");
+});
+
+test("entries that cannot be sent are skipped and named", async () => {
+  await mkdir(join(local, "special/inner"), { recursive: true });
+  await writeFile(join(local, "special/inner/file"), "content");
+  execFileSync("mkfifo", [join(local, "special/inner/pipe")]);
+  const sent = await sandbox.uploadDirectory(join(local, "special"), "/special");
+  assert.deepEqual([sent.skipped, sent.skippedTotal], [[{ path: "inner/pipe", reason: "a pipe" }], 1]);
+  assert.deepEqual((await sandbox.readDirectory("/special/inner")).map(({ name }) => name), ["file"]);
+});
+
+test("a copy reports its progress", async () => {
+  const size = 3_000_000;
+  await mkdir(join(local, "much"));
+  await writeFile(join(local, "much/file"), Buffer.alloc(size, "abc"));
+  const copies = [
+    [size, (options) => sandbox.upload(join(local, "much/file"), "/data/much", options)],
+    [size, (options) => sandbox.download("/data/much", join(local, "much/file"), options)],
+    [null, async (options) => (await sandbox.uploadDirectory(join(local, "much"), "/much", options)).bytes],
+    [null, async (options) => (await sandbox.downloadDirectory("/much", join(local, "again"), options)).bytes],
+  ];
+  for (const [total, copy] of copies) {
+    const seen = [];
+    const bytes = await copy({ onProgress: (progress) => seen.push(progress) });
+    assert.ok(bytes >= size);
+    assert.deepEqual(seen.at(-1), { bytes, total });
+    assert.ok(seen.every((progress, index) => index === 0 || progress.bytes >= seen[index - 1].bytes), JSON.stringify(seen));
+  }
+});
+
+test("an error of the callback for progress cancels the copy", async () => {
+  await writeFile(join(local, "cancelled"), Buffer.alloc(1000));
+  const onProgress = () => {
+    throw new RangeError("in the callback");
+  };
+  await assert.rejects(sandbox.upload(join(local, "cancelled"), "/data/x", { onProgress }), { message: "in the callback" });
+  await fails("invalid-argument", sandbox.upload(join(local, "cancelled"), "/data/x", { onProgress: 1 }));
+  await fails("io:not-found", sandbox.upload(join(local, "none"), "/data/x", { onProgress: () => {} }));
 });
 
 test("changes of files are watched", async () => {

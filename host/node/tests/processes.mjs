@@ -242,12 +242,17 @@ test("a command continues after its objects are lost", async () => {
   await filled(sandbox, "/tmp/survived");
 });
 
-test("the commands of a process in a closed provider fail", async () => {
-  const other = await openModal((await provider.grants())[0].origin);
-  const process = await other.sandbox(sandbox.id).start(["sleep", "600"]);
-  const waiting = fails("closed", process.wait());
-  await other.close();
-  await waiting;
-  await fails("closed", process.kill());
-  await process.close();
-});
+for (const end of ["close", "shutdown"]) {
+  test(`the ${end} of a provider kills the commands that it started`, async () => {
+    const other = await openModal((await provider.grants())[0].origin);
+    const started = `/tmp/started-before-${end}`;
+    const process = await other.sandbox(sandbox.id).start(`echo $$ > ${started}; exec sleep 600`);
+    await filled(sandbox, started);
+    const waiting = assert.rejects(process.wait(), { name: "SandboxError" });
+    await other[end]();
+    await waiting;
+    await gone(sandbox, started);
+    await fails("closed", process.kill());
+    await process.close();
+  });
+}

@@ -1,4 +1,4 @@
-// The example of the README prints what the README says.
+// The programs of the README and of the page on embedding print what the pages say.
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
@@ -7,7 +7,10 @@ import { fileURLToPath } from "node:url";
 import { ended, runChild, startEmulator, variables } from "./support.mjs";
 
 const readme = await readFile(new URL("../node_modules/sandbox-host/README.md", import.meta.url), "utf8");
-const examples = [...readme.matchAll(/```js\n(.*?)```\n\n```text\n(.*?)```/gs)];
+// A copy of `docs/embedding/node.md`.
+const page = await readFile(new URL("embedding.md", import.meta.url), "utf8");
+const programs = (text) => [...text.matchAll(/```js\n(.*?)```\n\n```text\n(.*?)```/gs)];
+const examples = programs(readme);
 
 test("the README has an example of at most ten lines", () => {
   assert.ok(examples.length >= 1);
@@ -15,9 +18,10 @@ test("the README has an example of at most ten lines", () => {
   assert.ok(lines.length <= 12, `${lines.length} lines`);
 });
 
-test("the examples of the README print what it says", async () => {
+test("the programs of the pages print what the pages say", async () => {
   const env = variables(await startEmulator());
-  for (const [index, [, program, expected]] of examples.entries()) {
+  assert.ok(programs(page).length >= 1);
+  for (const [index, [, program, expected]] of [...examples, ...programs(page)].entries()) {
     const name = `readme-${index}.mjs`;
     await writeFile(fileURLToPath(new URL(`children/${name}`, import.meta.url)), program);
     assert.equal(ended(await runChild(name, env), 0), expected);

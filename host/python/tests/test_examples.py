@@ -91,14 +91,17 @@ def test_there_are_examples() -> None:
 
 
 def programs() -> list[tuple[str, str]]:
-    """The programs of the README that are followed by their output."""
-    readme = Path(__file__).parent.parent / "README.md"
-    found = re.findall(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", readme.read_text(), re.DOTALL)
-    assert len(found) >= 4
-    return [(program, output) for program, output in found]
+    """The programs of the README, and of the page on embedding, that are followed by their output."""
+    package = Path(__file__).parent.parent
+    found = []
+    for page in (package / "README.md", package.parent.parent / "docs" / "embedding" / "python.md"):
+        here = re.findall(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", page.read_text(), re.DOTALL)
+        assert len(here) >= 2, page
+        found += [(str(program), str(output)) for program, output in here]
+    return found
 
 
 @pytest.mark.parametrize(("program", "output"), programs())
-def test_the_program_of_the_readme(program: str, output: str) -> None:
+def test_the_programs_of_the_pages(program: str, output: str) -> None:
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stdout) == (0, output), ran.stderr

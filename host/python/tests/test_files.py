@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sandbox_host import (
     FileExistsInSandboxError,
     FileNotFoundInSandboxError,
     LocalIoError,
+    Progress,
     Provider,
     Sandbox,
     SandboxError,
@@ -126,10 +128,65 @@ async def test_directory_trees(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (await sandbox.run("/tmp/tree/link; cat /tmp/tree/deep/deeper/file")).text == "ran\ncontent"
     (await sandbox.run("mkfifo /tmp/tree/pipe")).check()
     got = await sandbox.download_directory("/tmp/tree", tmp_path / "copy")
-    assert len(got.skipped) == 1 and got.skipped[0].startswith("pipe: ")
+    assert [(each.path, str(each)) for each in got.skipped] == [("pipe", "pipe: a device or a pipe")]
+    assert got.skipped_total == 1
     assert (tmp_path / "copy" / "deep" / "deeper" / "file").read_text() == "content"
     assert (tmp_path / "copy" / "run").stat().st_mode & 0o777 == 0o755
     assert os.readlink(tmp_path / "copy" / "link") == "run"
+
+
+async def test_special_files_are_skipped_and_named(sandbox: Sandbox, tmp_path: Path) -> None:
+    inner = tmp_path / "tree" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("content")
+    os.mkfifo(inner / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "tree" / "socket"))
+        sent = await sandbox.upload_directory(tmp_path / "tree", "/tmp/special")
+    assert sorted(map(str, sent.skipped)) == ["inner/pipe: a pipe", "socket: a socket"]
+    assert sent.skipped_total == 2
+    assert [each.name for each in await sandbox.list_directory("/tmp/special")] == ["inner"]
+    assert [each.name for each in await sandbox.list_directory("/tmp/special/inner")] == ["file"]
+
+
+async def test_transfers_report_their_progress(sandbox: Sandbox, tmp_path: Path) -> None:
+    size = 3_000_000
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_bytes(os.urandom(size))
+    seen: list[Progress] = []
+    assert await sandbox.upload(folder / "file", "/tmp/much", on_progress=seen.append) == size
+    assert seen[-1] == Progress(size, size) and seen == sorted(seen, key=lambda each: each.bytes)
+    seen.clear()
+    assert await sandbox.download("/tmp/much", tmp_path / "back", on_progress=seen.append) == size
+    assert seen[-1] == Progress(size, size)
+    assert (tmp_path / "back").read_bytes() == (folder / "file").read_bytes()
+    seen.clear()
+    sent = await sandbox.upload_directory(folder, "/tmp/folder", on_progress=seen.append)
+    assert sent.bytes > size and seen[-1] == Progress(sent.bytes)
+    seen.clear()
+    got = await sandbox.download_directory("/tmp/folder", tmp_path / "again", on_progress=seen.append)
+    assert got.bytes > size and seen[-1] == Progress(got.bytes)
+    with pytest.raises(LocalIoError, match="none"):
+        await sandbox.upload(tmp_path / "none", "/tmp/x", on_progress=seen.append)
+
+
+async def test_an_error_of_the_callback_cancels_a_transfer(sandbox: Sandbox, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def fail(progress: Progress) -> None:
+        assert progress == Progress(5)
+        raise RuntimeError("in the callback")
+
+    # The pipe has no end while it is open here, so only a cancelled upload ends.
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        os.write(pipe, b"begin")
+        with pytest.raises(RuntimeError, match="in the callback"):
+            await asyncio.wait_for(sandbox.upload(tmp_path / "pipe", "/tmp/cancelled", on_progress=fail), DEADLINE)
+    finally:
+        os.close(pipe)
+    assert not await sandbox.exists("/tmp/cancelled")
 
 
 async def test_events_of_files(sandbox: Sandbox) -> None:

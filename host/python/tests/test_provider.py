@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, Emulator, until
+from conftest import DEADLINE, Emulator, processes, until
 from sandbox_host import (
     BuildFailedError,
+    ClosedError,
     ConflictError,
     Dockerfile,
     Image,
@@ -32,6 +35,7 @@ from sandbox_host import (
     UnavailableError,
     UnsupportedError,
 )
+from sandbox_host._calls import forget
 
 pytestmark = pytest.mark.asyncio
 
@@ -156,6 +160,52 @@ async def test_ports_are_reached_by_tunnel_and_forward(provider: Provider) -> No
                 await asyncio.to_thread(fetch)
         with pytest.raises(InvalidArgumentError):
             await sandbox.forward(9000)
+
+
+@pytest.mark.parametrize("end", ["close", "shutdown", "forget"])
+async def test_the_end_of_a_provider_ends_what_it_opened(provider: Provider, end: str) -> None:
+    mark, detached = f"73{uuid.uuid4().int % 10**6}", f"74{uuid.uuid4().int % 10**6}"
+    async with provider.create(ports=[Port(8000, "tcp")]) as sandbox:
+        other = await Provider.open("modal")
+        place = other.sandbox(sandbox.id)
+        process = await place.start(["sleep", mark])
+        stays = await place.start(["sleep", detached])
+        await stays.detach()
+        forward = await place.forward(8000)
+        watch = await place.watch("/tmp")
+        host, port = forward.address.split(":")
+
+        async def refused() -> bool:
+            try:
+                socket.create_connection((host, int(port)), 5).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        async def started() -> bool:
+            return await processes(sandbox, mark) == await processes(sandbox, detached) == 1 and not await refused()
+
+        await until(started, "the commands have started")
+        if end == "forget":
+            # As when the object of a provider is collected.
+            forget(other._number)
+        else:
+            # A call on the process must not delay or prevent the end of its command.
+            waiting = asyncio.ensure_future(process.wait())
+            await asyncio.sleep(0)
+            await (other.close() if end == "close" else other.shutdown(grace=0))
+            with pytest.raises(SandboxError):
+                await waiting
+
+        async def ended() -> bool:
+            return await processes(sandbox, mark) == 0 and await refused()
+
+        await until(ended, "the end of the command and of the forwarding")
+        with pytest.raises(ClosedError):
+            await process.wait()
+        with pytest.raises(ClosedError):
+            await watch.next()
+        assert await processes(sandbox, detached) == 1
 
 
 async def test_the_network_changes(provider: Provider) -> None:

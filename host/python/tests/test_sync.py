@@ -18,7 +18,7 @@ import pytest
 import sandbox_host
 import sandbox_host.sync
 from conftest import DEADLINE
-from sandbox_host import Image, SandboxError
+from sandbox_host import Image, Progress, SandboxError
 from sandbox_host.sync import Provider, Sandbox
 
 
@@ -69,6 +69,15 @@ def test_commands_and_files(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "file").read_text() == "content"
     with pytest.raises(SandboxError):
         sandbox.read_file("/tmp/none")
+
+
+def test_transfers_report_their_progress(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 1_000_000)
+    seen: list[Progress] = []
+    assert sandbox.upload(tmp_path / "file", "/tmp/much", on_progress=seen.append) == 1_000_000
+    assert seen[-1] == Progress(1_000_000, 1_000_000)
+    transfer = sandbox.download_directory("/tmp", tmp_path / "back", on_progress=seen.append)
+    assert seen[-1] == Progress(transfer.bytes)
 
 
 def test_output_comes_while_the_command_runs(sandbox: Sandbox) -> None:

@@ -246,6 +246,19 @@ fn a_copy_reports_the_files_that_it_skipped() {
     let told: Value = serde_json::from_slice(&output.stdout).expect("invalid JSON");
     assert_eq!(told["skipped"], 2);
     assert!(to.join("good").is_symlink() && !to.join("later").is_symlink());
+    nix::unistd::mkfifo(&to.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("cannot create the pipe");
+    let _socket = std::os::unix::net::UnixListener::bind(to.join("socket")).expect("cannot create the socket");
+    let output = feed(emulator.sandbox().args(["-q", "--json", "cp", "-r"]).arg(&to).arg(format!("{id}:/back")), b"");
+    let text = stderr(&output);
+    assert!(
+        output.status.success()
+            && text.contains("not copied: pipe: a pipe")
+            && text.contains("not copied: socket: a socket"),
+        "{text}"
+    );
+    let told: Value = serde_json::from_slice(&output.stdout).expect("invalid JSON");
+    assert_eq!(told["skipped"], 2);
+    assert_eq!(printed(emulator, &["exec", &id, "--", "ls", "/back"]), "file\ngood");
     printed(emulator, &["terminate", &id]);
 }
 

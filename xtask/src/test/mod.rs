@@ -119,7 +119,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "harbor",
-        about: "the environment for Harbor: its contract, and trials with scripted agents",
+        about: "the environment for Harbor: lints, types, its contract, and trials with scripted agents",
         run: Action::Tests(python_host::harbor),
     },
     Step {

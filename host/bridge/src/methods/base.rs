@@ -9,11 +9,13 @@ use futures_util::future::BoxFuture;
 use sandbox_host::{Error, Sandbox};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::fault::Fault;
-use crate::objects::{Objects, ProviderObject, Use};
+use crate::objects::{Objects, Progress, ProviderObject, Use};
 use crate::reply::Reply;
-use crate::shapes::basic::Shape;
+use crate::shapes::basic::{Shape, kind};
 
 /// The result of a method.
 pub(super) type Answer = Result<Reply, Fault>;
@@ -34,6 +36,39 @@ pub(crate) struct Context {
     pub(crate) objects: Arc<Objects>,
     /// Bulk data of the caller.
     pub(crate) data: Bytes,
+    /// Counts the bytes of a transfer.
+    pub(crate) progress: Counter,
+}
+
+/// Counts the bytes of a copy that runs in the background. For other calls, it counts nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Option<watch::Sender<Progress>>);
+
+impl Counter {
+    pub(super) fn new(progress: watch::Sender<Progress>) -> Counter {
+        Counter(Some(progress))
+    }
+
+    /// Returns whether the caller wants to know the progress.
+    pub(super) fn counts(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Sets how many bytes there are.
+    pub(super) fn expect(&self, total: u64) {
+        if let Some(progress) = &self.0 {
+            progress.send_modify(|state| state.total = Some(total));
+        }
+    }
+
+    /// Adds to the bytes that were copied.
+    pub(super) fn add(&self, bytes: u64) {
+        if let Some(progress) = &self.0
+            && bytes > 0
+        {
+            progress.send_modify(|state| state.bytes += bytes);
+        }
+    }
 }
 
 /// Decodes the arguments and returns the future of the method.
@@ -42,10 +77,19 @@ pub(super) fn start<A: DeserializeOwned, F: Future<Output = Answer> + Send + 'st
     context: Context,
     arguments: &str,
 ) -> Result<Work, Fault> {
-    match serde_json::from_str(arguments) {
-        Ok(arguments) => Ok(method(context, arguments).boxed()),
-        Err(error) => Err(Fault::invalid(format!("unusable arguments of {}: {error}", context.method))),
+    let unusable =
+        |error: serde_json::Error| Fault::invalid(format!("unusable arguments of {}: {error}", context.method));
+    if !arguments.trim_start().starts_with('{') {
+        // Decoding would accept an array with the values of all fields.
+        let value: Value = serde_json::from_str(arguments).map_err(unusable)?;
+        return Err(Fault::invalid(format!(
+            "the arguments of {} must be an object, and not {}",
+            context.method,
+            kind(&value)
+        )));
     }
+    let arguments = serde_json::from_str(arguments).map_err(unusable)?;
+    Ok(method(context, arguments).boxed())
 }
 
 /// A sandbox that a method works on.

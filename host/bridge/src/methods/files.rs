@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandbox_host::fresh_id;
-use sandbox_host::types::WriteOptions;
+use sandbox_host::types::{FileKind, WriteOptions};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::base::{Answer, Context};
 use crate::fault::Fault;
@@ -92,8 +93,15 @@ async fn upload(context: Context, arguments: Upload) -> Answer {
     let from = &arguments.from;
     let file = tokio::fs::File::open(from).await;
     let file = file.map_err(|error| Fault::io(&format!("open {}", from.display()), error))?;
+    // A pipe or a device has no size.
+    if let Ok(meta) = file.metadata().await
+        && meta.is_file()
+    {
+        context.progress.expect(meta.len());
+    }
+    let counted = InspectReader::new(file, |piece: &[u8]| context.progress.add(piece.len() as u64));
     let options = WriteOptions { permissions: arguments.permissions, ..WriteOptions::default() };
-    let bytes = place.run(place.sandbox.upload(&arguments.path, file, options)).await?;
+    let bytes = place.run(place.sandbox.upload(&arguments.path, counted, options)).await?;
     Reply::json(json!({ "bytes": bytes }))
 }
 
@@ -108,7 +116,18 @@ async fn download(context: Context, arguments: Download) -> Answer {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let (file, part) = builder.prefix(".sandbox-").tempfile_in(folder).map_err(fail)?.into_parts();
     let mut file = tokio::fs::File::from_std(file);
-    let bytes = place.run(place.sandbox.download(&arguments.path, &mut file)).await?;
+    let downloaded = async {
+        // The size needs a request, and is only for the progress. If it fails, the download does too.
+        if context.progress.counts()
+            && let Ok(info) = place.sandbox.stat(&arguments.path, true).await
+            && matches!(info.kind, FileKind::File)
+        {
+            context.progress.expect(info.size);
+        }
+        let counted = InspectWriter::new(&mut file, |piece: &[u8]| context.progress.add(piece.len() as u64));
+        place.sandbox.download(&arguments.path, counted).await
+    };
+    let bytes = place.run(downloaded).await?;
     tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(fail)?;
     part.persist(to).map_err(|error| fail(error.error))?;
     Reply::json(json!({ "bytes": bytes }))
@@ -116,18 +135,26 @@ async fn download(context: Context, arguments: Download) -> Answer {
 
 async fn upload_directory(context: Context, arguments: UploadDirectory) -> Answer {
     let place = arguments.place(&context)?;
-    let uploaded = place.sandbox.upload_directory(&arguments.from, &arguments.path, |_| {});
-    let bytes = place.run(uploaded).await?;
-    Reply::json(json!({ "bytes": bytes, "skipped": [], "skipped_total": 0 }))
+    let told = |piece| context.progress.add(piece);
+    let packed = place.run(place.sandbox.upload_directory(&arguments.from, &arguments.path, told)).await?;
+    copied(packed.bytes, packed.skipped, &packed.examples)
+}
+
+/// Returns the report on the copy of a directory. `examples` are some of the skipped entries.
+fn copied(bytes: u64, skipped: u64, examples: &[(PathBuf, &str)]) -> Answer {
+    let examples = examples.iter().map(|(path, why)| json!({ "path": path.to_string_lossy(), "reason": why }));
+    Reply::json(json!({ "bytes": bytes, "skipped": examples.collect::<Vec<_>>(), "skipped_total": skipped }))
 }
 
 async fn download_directory(context: Context, arguments: Download) -> Answer {
     let place = arguments.place(&context)?;
     let mut bytes = 0;
-    let told = |piece| bytes += piece;
+    let told = |piece| {
+        bytes += piece;
+        context.progress.add(piece);
+    };
     let unpacked = place.run(place.sandbox.download_directory(&arguments.path, &arguments.to, told)).await?;
-    let skipped = unpacked.examples.iter().map(|(path, why)| format!("{}: {why}", path.display()));
-    Reply::json(json!({ "bytes": bytes, "skipped": skipped.collect::<Vec<_>>(), "skipped_total": unpacked.skipped }))
+    copied(bytes, unpacked.skipped, &unpacked.examples)
 }
 
 async fn stat(context: Context, arguments: Stat) -> Answer {
@@ -173,7 +200,7 @@ async fn watch(context: Context, arguments: Watch) -> Answer {
     let first = place.run(place.sandbox.watch(&path, &id, recursive, 0, Duration::ZERO)).await?;
     let state = WatchState { pending: first.events.into(), position: first.next, end: first.end };
     let watch = WatchObject { place: place.sandbox, path, id, recursive, state: Mutex::new(state) };
-    Reply::json(json!({ "watch": context.objects.add(watch)? }))
+    Reply::json(json!({ "watch": context.objects.add(&place.provider, watch)? }))
 }
 
 async fn next(context: Context, arguments: Next) -> Answer {

@@ -44,7 +44,7 @@ async fn open(context: Context, arguments: Open) -> Answer {
     let listener = TcpListener::bind(&listen).await.map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let task = tokio::spawn(serve(listener, place.sandbox, tunnel)).abort_handle();
-    let number = context.objects.add(ForwardObject { task })?;
+    let number = context.objects.add(&place.provider, ForwardObject { task })?;
     Reply::json(json!({ "forward": number, "address": address.to_string() }))
 }
 

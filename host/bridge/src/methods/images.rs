@@ -45,7 +45,7 @@ async fn build(context: Context, arguments: Build) -> Answer {
         Ok::<_, sandbox_host::Error>((host.build(spec).await?, skipped))
     };
     let (build, skipped) = provider.run(started).await?;
-    let number = context.objects.add(BuildObject { build: Mutex::new(build), image: OnceLock::new() })?;
+    let number = context.objects.add(&provider, BuildObject { build: Mutex::new(build), image: OnceLock::new() })?;
     Reply::json(json!({ "build": number, "skipped": skipped }))
 }
 

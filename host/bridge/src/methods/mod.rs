@@ -60,22 +60,24 @@ mod processes;
 mod providers;
 mod sandboxes;
 mod state;
+mod transfers;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::base::{Context, Method, Work};
+use self::base::{Context, Counter, Method, Work};
 use crate::fault::Fault;
 use crate::objects::Objects;
 
-const TOPICS: [&[Method]; 7] = [
+const TOPICS: [&[Method]; 8] = [
     providers::METHODS,
     sandboxes::METHODS,
     state::METHODS,
     images::METHODS,
     processes::METHODS,
     files::METHODS,
+    transfers::METHODS,
     forward::METHODS,
 ];
 
@@ -87,7 +89,7 @@ pub(crate) fn start(objects: Arc<Objects>, method: &str, arguments: &str, data: 
         return Err(Fault::invalid(format!("the method {method} takes no data")));
     }
     let arguments = if arguments.is_empty() { "{}" } else { arguments };
-    (found.start)(Context { method: found.name, objects, data }, arguments)
+    (found.start)(Context { method: found.name, objects, data, progress: Counter::default() }, arguments)
 }
 
 /// Returns the names of all methods.

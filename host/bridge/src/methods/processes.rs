@@ -2,7 +2,7 @@
 
 use sandbox_host::metrics::count_retries;
 use sandbox_host::types::OutputLimits;
-use sandbox_host::{Process, Sandbox, Signal};
+use sandbox_host::{Process, Signal};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -96,29 +96,29 @@ async fn run(context: Context, arguments: Run) -> Answer {
 }
 
 /// Adds a process to the table and returns its number. With `detached`, it continues when the object is closed.
-fn keep(context: &Context, place: Sandbox, process: Process, detached: bool) -> Answer {
+fn keep(context: &Context, place: Place, process: Process, detached: bool) -> Answer {
     let exec = process.id().to_owned();
-    let Some(object) = ProcessObject::new(place, process) else {
+    let Some(object) = ProcessObject::new(place.sandbox, process) else {
         return Err(Fault::new("internal", "the process has no streams"));
     };
     if detached {
         object.detach();
     }
-    Reply::json(json!({ "process": context.objects.add(object)?, "exec": exec }))
+    Reply::json(json!({ "process": context.objects.add(&place.provider, object)?, "exec": exec }))
 }
 
 async fn start(context: Context, arguments: Start) -> Answer {
     let Place { provider, sandbox } = arguments.place(&context)?;
     let command = arguments.command.0;
-    let place = command.container.as_deref().map_or_else(|| sandbox.clone(), |name| sandbox.sidecar(name));
+    let inside = command.container.as_deref().map_or_else(|| sandbox.clone(), |name| sandbox.sidecar(name));
     let process = provider.run(sandbox.spawn(command)).await?;
-    keep(&context, place, process, false)
+    keep(&context, Place { provider, sandbox: inside }, process, false)
 }
 
 async fn attach(context: Context, arguments: Attach) -> Answer {
-    let sandbox = arguments.place(&context)?.sandbox;
-    let process = sandbox.attach(arguments.exec);
-    keep(&context, sandbox, process, true)
+    let place = arguments.place(&context)?;
+    let process = place.sandbox.attach(arguments.exec);
+    keep(&context, place, process, true)
 }
 
 async fn read(context: Context, arguments: Read) -> Answer {

@@ -93,7 +93,7 @@ async fn open(context: Context, arguments: Open) -> Answer {
     let provider = build(&plugin, arguments, throttle.clone()).await?;
     let keeper = keeping.map(|(owner, lease)| Keeper::new(&provider, owner, lease)).transpose()?;
     let run = keeper.as_ref().map(|keeper| keeper.run_id().to_owned());
-    let number = context.objects.add(ProviderObject { provider, keeper, throttle })?;
+    let number = context.objects.add_provider(ProviderObject { provider, keeper, throttle })?;
     Reply::json(json!({
         "provider": number,
         "run_id": run,
@@ -217,8 +217,6 @@ async fn grants(context: Context, Named { provider }: Named) -> Answer {
 }
 
 async fn shutdown(context: Context, Shutdown { provider, grace_ms }: Shutdown) -> Answer {
-    let used = find(&context, provider)?;
-    let cancelled = used.object.provider.shutdown(Duration::from_millis(grace_ms)).await;
-    context.objects.close(provider)?;
+    let cancelled = context.objects.shut_down(provider, Duration::from_millis(grace_ms)).await?;
     Reply::json(json!({ "cancelled": cancelled }))
 }

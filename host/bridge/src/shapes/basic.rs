@@ -191,7 +191,7 @@ pub(crate) fn shorthand<E: Error>(
 }
 
 /// Returns the name of the type of a JSON value.
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,7 +1,7 @@
 //! `sandbox-host cp`: copies files and directories to, from and between sandboxes.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use sandbox_host::Sandbox;
@@ -18,7 +18,7 @@ use crate::steps::place::{Place, ours};
 struct Copied {
     /// Size in bytes; for directories, the size of the stream.
     size: u64,
-    /// Number of entries of a directory that cannot be created on this side.
+    /// Number of entries of a directory that were not copied.
     skipped: u64,
 }
 
@@ -57,7 +57,7 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
             size.map_err(ours)?.into()
         }
         (Place::Local(from), Place::Remote { id, path }) => {
-            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?.into()
+            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?
         }
         (Place::Stream, Place::Remote { id, path }) => {
             let sandbox = provider.sandbox(id);
@@ -157,13 +157,7 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     });
     let unpacked = unpacked.await?;
     drop(transfer);
-    for (path, why) in &unpacked.examples {
-        session.voice.warn(format_args!("not copied: {}: {why}", path.to_string_lossy()));
-    }
-    let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
-    if unnamed > 0 {
-        session.voice.warn(format_args!("not copied: {unnamed} more"));
-    }
+    warn_of_skipped(session, unpacked.skipped, &unpacked.examples);
     for path in &unpacked.unprivileged_examples {
         let path = path.to_string_lossy();
         session.voice.warn(format_args!("copied without its set-user-id or set-group-id bit: {path}"));
@@ -175,8 +169,19 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     Ok(Copied { size, skipped: unpacked.skipped })
 }
 
+/// Names entries of a directory that were not copied. `examples` are some of them, each with the reason.
+fn warn_of_skipped(session: &Session, skipped: u64, examples: &[(PathBuf, &str)]) {
+    for (path, why) in examples {
+        session.voice.warn(format_args!("not copied: {}: {why}", path.to_string_lossy()));
+    }
+    let unnamed = skipped - examples.len() as u64;
+    if unnamed > 0 {
+        session.voice.warn(format_args!("not copied: {unnamed} more"));
+    }
+}
+
 /// Copies a file or directory to a sandbox.
-async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<u64> {
+async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<Copied> {
     let what = |error: std::io::Error| Failure::io(format!("read {}", from.display()), &error);
     let meta = tokio::fs::metadata(from).await.map_err(what)?;
     let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -206,7 +211,7 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     }
     let file = tokio::fs::File::open(from).await.map_err(what)?;
     let transfer = session.voice.transfer(format!("copying {}", from.display()), size);
-    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
+    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?.into())
 }
 
 /// Returns the target of an entry called `name` that is copied to `path`: below `path` if that is a directory, as with
@@ -226,9 +231,12 @@ async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {
 }
 
 /// Copies a directory to a sandbox.
-async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<u64> {
+async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<Copied> {
     let transfer = session.voice.transfer(format!("copying {}", from.display()), None);
-    Ok(sandbox.upload_directory(from, path, |length| transfer.add(length)).await?)
+    let packed = sandbox.upload_directory(from, path, |length| transfer.add(length)).await?;
+    drop(transfer);
+    warn_of_skipped(session, packed.skipped, &packed.examples);
+    Ok(Copied { size: packed.bytes, skipped: packed.skipped })
 }
 
 /// Copies from one sandbox to another through this process, one piece at a time.

@@ -428,7 +428,7 @@ pub struct ImageRemoved<'a> {
 pub struct Copied {
     /// Number of copied bytes; for a directory, the size of the stream
     pub bytes: u64,
-    /// Number of entries that cannot be created on this machine
+    /// Number of entries of a directory that were not copied, such as pipes and devices
     pub skipped: u64,
 }
 

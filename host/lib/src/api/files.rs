@@ -18,7 +18,7 @@ use crate::api::signal::Signal;
 use crate::api::spec::fresh_id;
 use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::local::tree::{self, Fault, Unpacked};
+use crate::local::tree::{self, Fault, Packed, Unpacked};
 use crate::runtime::call::Call;
 use crate::runtime::functions::Functions;
 use crate::runtime::runner::ask;
@@ -252,12 +252,12 @@ impl Sandbox {
     }
 
     /// Copies a directory with its contents into the sandbox as `path`, which is created. Uses one exec and one stream.
-    /// Calls `told` with the length of each piece in bytes. Returns the length of the stream in bytes.
+    /// Calls `told` with the length of each piece in bytes. Skips pipes, sockets and devices: see [`Packed::skipped`].
     ///
     /// # Errors
     ///
-    /// Those of [`upload`](Self::upload).
-    pub async fn upload_directory(&self, from: &Path, path: &str, told: impl FnMut(u64) + Unpin) -> Result<u64> {
+    /// Those of [`upload`](Self::upload), and [`Kind::Io`] if an entry cannot be read.
+    pub async fn upload_directory(&self, from: &Path, path: &str, told: impl FnMut(u64) + Unpin) -> Result<Packed> {
         let (writer, reader) = tokio::io::duplex(PIPE);
         let packing = {
             let (writer, from) = (SyncIoBridge::new(writer), from.to_owned());
@@ -279,7 +279,10 @@ impl Sandbox {
             (Err(error), Err(reason)) if matches!(error.kind(), Kind::Io(io::ErrorKind::UnexpectedEof)) => {
                 Err(Error::io(format!("read {}", from.display()), reason))
             }
-            (uploaded, _) => uploaded,
+            (Err(error), _) => Err(error),
+            // Cannot happen: an upload whose packing failed has no end.
+            (Ok(_), Err(reason)) => Err(Error::io(format!("read {}", from.display()), reason)),
+            (Ok(bytes), Ok(packed)) => Ok(Packed { bytes, ..packed }),
         }
     }
 

@@ -162,6 +162,14 @@ impl Provider {
         self.inner.shut_down(grace).await
     }
 
+    /// Ends the calls of this provider, as the first part of [`shutdown`](Provider::shutdown): new calls fail with
+    /// [`Kind::Conflict`], running calls have `grace` to end and are cancelled afterwards. Signals to commands can still
+    /// be sent, so a program that keeps handles drops them between the two functions, and `shutdown` waits until their
+    /// commands were killed. Returns the number of cancelled calls.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.inner.gate.close(grace).await
+    }
+
     /// Waits until the signals of dropped handles have been sent, at most for `grace`. The signals stop commands and
     /// transfers that were given up. They are sent in the background, so a program that exits soon after it cancelled a
     /// call must wait here first.

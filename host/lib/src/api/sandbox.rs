@@ -710,6 +710,13 @@ impl Sandbox {
         self.send_signal(exec, signal, self.acting("signal a command in")).await
     }
 
+    /// Sends a signal like [`signal`](Sandbox::signal), but in the background, and during a
+    /// [`shutdown`](crate::Provider::shutdown) too, which waits for it. For destructors, on any thread.
+    /// [`Provider::signals_sent`](crate::Provider::signals_sent) reports a failure.
+    pub fn signal_later(&self, exec: &str, signal: Signal) {
+        signal_later(self.clone(), exec.to_owned(), signal);
+    }
+
     async fn send_signal(&self, exec: &str, signal: Signal, call: Call) -> Result<()> {
         let exec = self.exec_ref(exec);
         let call = call.about(&exec.exec);

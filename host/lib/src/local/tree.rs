@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -36,6 +36,18 @@ const MAX_NAMED: usize = 20;
 
 /// Why a link was skipped.
 const LEADS_OUTSIDE: &str = "a link that points outside of the directory";
+
+/// The result of sending a directory to a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Packed {
+    /// Length of the stream that was sent, in bytes.
+    pub bytes: u64,
+    /// Number of entries that were skipped, because they are neither files nor directories nor links.
+    pub skipped: u64,
+    /// The first skipped entries, at most 20, each with its path below the directory and the reason.
+    pub examples: Vec<(PathBuf, &'static str)>,
+}
 
 /// The result of unpacking a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,8 +103,10 @@ fn refused<T>(why: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Refused(why.into()))
 }
 
-/// Packs a directory with its contents as a tar stream. Links are packed as links.
-pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
+/// Packs a directory with its contents as a tar stream. Links are packed as links. Pipes, sockets and devices are
+/// skipped: they have no content, and a device would be another one in the sandbox. The result has no length yet.
+pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<Packed> {
+    let mut packed = Packed::default();
     let mut archive = Builder::new(writer);
     archive.follow_symlinks(false);
     // Some `tar` programs in sandboxes do not support sparse files.
@@ -109,16 +123,30 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
         };
         // `from` itself may be a link to the directory. Links in the directory are packed as links.
         let meta = if path == from { std::fs::metadata(&path) } else { std::fs::symlink_metadata(&path) };
-        if meta.map_err(named)?.is_dir() {
+        let kind = meta.map_err(named)?.file_type();
+        if kind.is_dir() {
             for entry in std::fs::read_dir(&path).map_err(named)? {
                 left.push(entry.map_err(named)?.path());
             }
             archive.append_dir(&name, &path).map_err(named)?;
-        } else {
+        } else if kind.is_file() || kind.is_symlink() {
             archive.append_path_with_name(&path, &name).map_err(named)?;
+        } else {
+            packed.skipped += 1;
+            if packed.examples.len() < MAX_NAMED {
+                let why = if kind.is_fifo() {
+                    "a pipe"
+                } else if kind.is_socket() {
+                    "a socket"
+                } else {
+                    "a device"
+                };
+                packed.examples.push((name.strip_prefix(".").unwrap_or(&name).to_owned(), why));
+            }
         }
     }
-    archive.into_inner()?.flush()
+    archive.into_inner()?.flush()?;
+    Ok(packed)
 }
 
 /// Unpacks a stream into `to`, which is created. Existing files stay, unless an entry replaces them.

@@ -1,8 +1,7 @@
 //! Calls of the bridge on the threads of the runtime, and what is undone if a reply cannot be delivered.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,18 +23,8 @@ const EXIT_TIME: Duration = Duration::from_secs(15);
 
 static BRIDGE: OnceLock<Bridge> = OnceLock::new();
 
-/// The providers that were opened. Some of them may be closed.
-static PROVIDERS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
-
-/// Processes and other objects that were opened and not closed.
-static OBJECTS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
-
-/// Number of calls that were cancelled but run to their end, to undo their effect.
+/// Number of calls whose effect is being undone, or will be when they end.
 static GIVEN_UP: AtomicUsize = AtomicUsize::new(0);
-
-fn locked(set: &'static Mutex<BTreeSet<u64>>) -> MutexGuard<'static, BTreeSet<u64>> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn bridge() -> &'static Bridge {
     BRIDGE.get_or_init(Bridge::new)
@@ -60,9 +49,8 @@ impl Undo {
     fn of(method: &str, arguments: &str) -> Undo {
         match method {
             "sandbox.create" | "sandbox.restore" => Undo::Terminate(arguments.to_owned()),
-            "provider.open" | "process.start" | "process.attach" | "image.build" | "forward.open" | "watch.open" => {
-                Undo::Close
-            }
+            "provider.open" | "process.start" | "process.attach" | "image.build" | "forward.open" | "watch.open"
+            | "transfer.start" => Undo::Close,
             _ => Undo::Nothing,
         }
     }
@@ -94,7 +82,11 @@ impl Undo {
         if let (Ok(reply), Ok(runtime)) = (outcome, runtime())
             && !matches!(self, Undo::Nothing)
         {
-            runtime.spawn(async move { self.run(&reply).await });
+            GIVEN_UP.fetch_add(1, Ordering::SeqCst);
+            runtime.spawn(async move {
+                self.run(&reply).await;
+                GIVEN_UP.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     }
 }
@@ -104,30 +96,10 @@ const RUNNING: u8 = 0;
 const CANCELLED: u8 = 1;
 const ENDED: u8 = 2;
 
-/// Returns the object that a reply or the arguments of a call name.
+/// Returns the object that a reply names.
 fn number(value: &Value) -> Option<u64> {
-    let names = ["object", "process", "build", "forward", "watch", "provider"];
+    let names = ["process", "build", "forward", "watch", "transfer", "provider"];
     names.iter().find_map(|name| value.get(name)?.as_u64())
-}
-
-/// Notes the objects that a call opens and closes, for the exit of the interpreter.
-fn note(method: &str, undo: &Undo, arguments: &str, reply: &Reply) {
-    let number = |text: &str| number(&serde_json::from_str(text).ok()?);
-    match (method, undo) {
-        ("provider.open", _) => locked(&PROVIDERS).extend(number(&reply.json)),
-        (_, Undo::Close) => locked(&OBJECTS).extend(number(&reply.json)),
-        ("close" | "process.detach", _) => {
-            if let Some(number) = number(arguments) {
-                locked(&OBJECTS).remove(&number);
-            }
-        }
-        ("provider.shutdown", _) => {
-            if let Some(number) = number(arguments) {
-                locked(&PROVIDERS).remove(&number);
-            }
-        }
-        _ => {}
-    }
 }
 
 /// A call under way.
@@ -205,39 +177,25 @@ where
     let (method, arguments, data) = (method.to_owned(), arguments.to_owned(), Bytes::copy_from_slice(data));
     let task = runtime.spawn(async move {
         let outcome = bridge().call(&method, &arguments, data).await;
-        if let Ok(reply) = &outcome {
-            note(&method, &delivery.undo, &arguments, reply);
-            if delivery.state.load(Ordering::SeqCst) == CANCELLED {
-                delivery.undo.run(reply).await;
-            }
+        if let Ok(reply) = &outcome
+            && delivery.state.load(Ordering::SeqCst) == CANCELLED
+        {
+            delivery.undo.run(reply).await;
         }
         delivery.done(outcome);
     });
     Ok(Task { handle: task.abort_handle(), state, must_end })
 }
 
-/// Ends all calls. Their commands are killed, as far as that is possible within [`EXIT_TIME`].
+/// Closes all objects and ends all calls. Waits until the sandboxes that were given up are terminated and the commands of the
+/// others are killed, at most for [`EXIT_TIME`].
 pub(crate) fn end() {
     let (Ok(runtime), Some(bridge)) = (runtime(), BRIDGE.get()) else { return };
-    let (providers, objects) = (std::mem::take(&mut *locked(&PROVIDERS)), std::mem::take(&mut *locked(&OBJECTS)));
     let ending = async {
         while GIVEN_UP.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for object in objects {
-            let _ = bridge.call("close", &json!({ "object": object }).to_string(), Bytes::new()).await;
-        }
-        let shutdowns: Vec<_> = providers
-            .into_iter()
-            .map(|provider| {
-                let arguments = json!({ "provider": provider, "grace_ms": 0 }).to_string();
-                runtime.spawn(async move { bridge.call("provider.shutdown", &arguments, Bytes::new()).await.map(drop) })
-            })
-            .collect();
-        for shutdown in shutdowns {
-            // A provider that was closed before is no error.
-            let _ = shutdown.await;
-        }
+        bridge.shut_down().await;
     };
     let _ = runtime.block_on(async { tokio::time::timeout(EXIT_TIME, ending).await });
     bridge.close_all();
@@ -250,10 +208,7 @@ pub(crate) fn forget(object: u64) {
         && let Ok(runtime) = runtime()
     {
         let arguments = json!({ "object": object }).to_string();
-        runtime.spawn(async move {
-            locked(&OBJECTS).remove(&object);
-            bridge().call("close", &arguments, Bytes::new()).await.map(drop)
-        });
+        runtime.spawn(async move { bridge().call("close", &arguments, Bytes::new()).await.map(drop) });
     }
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +11,20 @@ if TYPE_CHECKING:
 
 Parts = tuple[bytes, ...]
 
-_QUIET = frozenset({"process.read", "process.write", "build.next", "build.image", "watch.next", "close", "provider.metrics"})
+_QUIET = frozenset(
+    {
+        "process.read",
+        "process.write",
+        "build.next",
+        "build.image",
+        "watch.next",
+        "transfer.start",
+        "transfer.next",
+        "transfer.result",
+        "close",
+        "provider.metrics",
+    }
+)
 """Calls without a span: they are parts of an operation, and there can be thousands of them."""
 
 
@@ -110,3 +123,16 @@ def forget(number: int) -> None:
         native().forget(number)
     except Exception:  # The interpreter may be shutting down, or this process may have been forked.
         pass
+
+
+class Handle:
+    """An object of the bridge, by its number. It is closed when Python collects it."""
+
+    _number: int
+    _closed: bool
+
+    # At the end of the interpreter the names of modules may be gone, so the function is bound here.
+    def __del__(self, forget: Callable[[int], None] = forget) -> None:
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            forget(self._number)

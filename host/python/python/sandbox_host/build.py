@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from ._calls import forget
+from ._calls import Handle
 from ._io import call, finish
 from .records import BuiltImage, LogChunk
 
 __all__ = ["Build"]
 
 
-class Build:
+class Build(Handle):
     """A running build. Iterating over it returns the log as it comes; it ends when the image is ready.
 
         >>> async with provider.build(Image(commands=["RUN echo hello"])) as build:
@@ -61,8 +61,3 @@ class Build:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)

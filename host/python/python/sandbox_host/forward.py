@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from ._calls import forget
+from ._calls import Handle
 from ._io import call, finish
 from .records import FileEvent
 
 __all__ = ["Forward", "Watch"]
 
 
-class Forward:
+class Forward(Handle):
     """A local address whose connections end at a port of the sandbox. `async with` returns the address."""
 
     address: str
@@ -37,16 +37,11 @@ class Forward:
     ) -> None:
         await self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
-
     def __repr__(self) -> str:
         return f"<Forward {self.address}>"
 
 
-class Watch:
+class Watch(Handle):
     """A watch of files. Iterating over it returns events as they come; it ends with the sandbox."""
 
     def __init__(self, number: int) -> None:
@@ -78,8 +73,3 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)

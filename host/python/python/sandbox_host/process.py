@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-from ._calls import forget
+from ._calls import Handle
 from ._convert import Seconds, content, millis
 from ._io import Reader, call, call_within, finish, merged
 from .records import OutputChunk, Verdict
@@ -13,7 +13,7 @@ from .records import OutputChunk, Verdict
 __all__ = ["Process", "Reader"]
 
 
-class Process:
+class Process(Handle):
     """A running command. `Sandbox.start` and `Sandbox.attach` return it.
 
     A command that was started here is killed when this object is closed: at the end of its `async with` block, by
@@ -101,11 +101,6 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
 
     def __repr__(self) -> str:
         return f"<Process {self.exec_id}{' closed' if self._closed else ''}>"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._calls import forget
+from ._calls import Handle
 from ._components import find_component
 from ._convert import Seconds, local, millis, pairs, words
 from ._io import Pending, call, finish
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Provider"]
 
 
-class Provider:
+class Provider(Handle):
     """An open provider: a component with its settings and credentials.
 
     >>> async with Provider.open("memory") as provider:
@@ -237,16 +237,17 @@ class Provider:
     async def shutdown(self, grace: Seconds = 10) -> int:
         """Waits up to `grace` for the calls that are under way, cancels the others, and closes the provider.
 
-        Returns the number of cancelled calls. Later calls raise `ClosedError`. Sandboxes keep running.
+        What was opened through it is closed too: see `close`. Returns the number of cancelled calls.
         """
         reply = await call("provider.shutdown", provider=self._number, grace_ms=millis(grace, "grace"))
         self._closed = True
         return int(reply["cancelled"])
 
     async def close(self) -> None:
-        """Closes the provider at once. Calls that are under way fail and their commands are killed.
+        """Closes the provider at once, and everything that was opened through it.
 
-        Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
+        Calls that are under way fail. Their commands are killed, and those of processes that were not detached. Forwarded
+        ports and watches end. Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
         """
         if not self._closed:
             self._closed = True
@@ -259,11 +260,6 @@ class Provider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
 
     def __repr__(self) -> str:
         return f"<Provider {self.name}{' closed' if self._closed else ''}>"

@@ -453,19 +453,48 @@ class FileEvent:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """An entry of a directory that was not copied. Its text is `path: reason`."""
+
+    path: str
+    """The path below the directory."""
+
+    reason: str
+    """Why it was not copied, such as `a socket` or `a link that points outside of the directory`."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Transfer:
-    """What an upload or a download has moved."""
+    """What was copied of a directory."""
 
     bytes: int
-    """The number of bytes."""
+    """The number of bytes of the archive that the directory was sent in."""
 
-    skipped: list[str] = field(default_factory=list)
-    """What was left out, with the reason: sockets, device files, names that lead outside."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """The first entries that were not copied, at most 20: pipes, sockets, devices, links that lead outside."""
+
+    skipped_total: int = 0
+    """The number of all entries that were not copied."""
 
     @classmethod
     def from_json(cls, value: Json) -> Transfer:
         """Reads the JSON of a call."""
-        return cls(value["bytes"], list(value.get("skipped") or []))
+        skipped = [Skipped(each["path"], each["reason"]) for each in value["skipped"]]
+        return cls(value["bytes"], skipped, value["skipped_total"])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an upload or a download is."""
+
+    bytes: int
+    """The bytes that were read or written on this machine. Those of a directory are bytes of the archive that it is sent in."""
+
+    total: int | None = None
+    """The size of the file, or `None` for a directory and where the size is not known."""
 
 
 @dataclass(frozen=True)

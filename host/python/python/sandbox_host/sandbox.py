@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ._calls import span
 from ._convert import Seconds, content, local, millis, moment, pairs, plain, timestamp, words
 from ._io import Pending, call, call_parts, finish
 from .errors import FileNotFoundInSandboxError, SandboxError
@@ -22,6 +23,7 @@ from .records import (
     FileInfo,
     LogChunk,
     LogPage,
+    Progress,
     RunResult,
     SandboxInfo,
     SidecarInfo,
@@ -417,22 +419,66 @@ class Sandbox:
         body = content(data, "data")
         await call("file.write", body, **self._file_at, path=path, mode=mode, permissions=permissions)
 
-    async def upload(self, source: str | os.PathLike[str], path: str, *, permissions: int | None = None) -> int:
-        """Sends a local file, of any size. Returns the number of bytes."""
+    async def upload(
+        self,
+        source: str | os.PathLike[str],
+        path: str,
+        *,
+        permissions: int | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+    ) -> int:
+        """Sends a local file, of any size. Returns the number of bytes.
+
+        `on_progress` is called while bytes move, at most ten times a second, and at last with all of them. If it raises, the
+        upload is cancelled.
+
+            >>> size = await sandbox.upload("/etc/passwd", "/tmp/passwd", on_progress=print)
+            Progress(bytes=..., total=...)
+        """
         arguments = {"from": local(source), "path": path, "permissions": permissions}
-        return int((await call("file.upload", **self._file_at, **arguments))["bytes"])
+        return int((await self._transfer("file.upload", arguments, on_progress))["bytes"])
 
-    async def download(self, path: str, to: str | os.PathLike[str]) -> int:
-        """Saves a file of the sandbox as a local file. Returns the number of bytes."""
-        return int((await call("file.download", **self._file_at, path=path, to=local(to)))["bytes"])
+    async def download(
+        self, path: str, to: str | os.PathLike[str], *, on_progress: Callable[[Progress], object] | None = None
+    ) -> int:
+        """Saves a file of the sandbox as a local file. Returns the number of bytes. `on_progress` is that of `upload`."""
+        arguments = {"path": path, "to": local(to)}
+        return int((await self._transfer("file.download", arguments, on_progress))["bytes"])
 
-    async def upload_directory(self, source: str | os.PathLike[str], path: str) -> Transfer:
-        """Sends a local directory with everything in it. Creates the directory `path`."""
-        return Transfer.from_json(await call("directory.upload", **self._file_at, path=path, **{"from": local(source)}))
+    async def upload_directory(
+        self, source: str | os.PathLike[str], path: str, *, on_progress: Callable[[Progress], object] | None = None
+    ) -> Transfer:
+        """Sends a local directory with everything in it. Creates the directory `path`.
 
-    async def download_directory(self, path: str, to: str | os.PathLike[str]) -> Transfer:
-        """Saves a directory of the sandbox as a local directory. Nothing is written outside of it."""
-        return Transfer.from_json(await call("directory.download", **self._file_at, path=path, to=local(to)))
+        Pipes, sockets and devices are not sent: see `Transfer.skipped`. `on_progress` is that of `upload`.
+        """
+        arguments = {"path": path, "from": local(source)}
+        return Transfer.from_json(await self._transfer("directory.upload", arguments, on_progress))
+
+    async def download_directory(
+        self, path: str, to: str | os.PathLike[str], *, on_progress: Callable[[Progress], object] | None = None
+    ) -> Transfer:
+        """Saves a directory of the sandbox as a local directory. Nothing is written outside of it.
+
+        Devices, pipes and links that lead outside are not saved: see `Transfer.skipped`. `on_progress` is that of `upload`.
+        """
+        arguments = {"path": path, "to": local(to)}
+        return Transfer.from_json(await self._transfer("directory.download", arguments, on_progress))
+
+    async def _transfer(self, method: str, arguments: dict[str, Any], on_progress: Callable[[Progress], object] | None) -> Any:
+        """Copies a file or a directory. If its progress is wanted, in the background, and asks how far it is."""
+        if on_progress is None:
+            return await call(method, **self._file_at, **arguments)
+        given = {name: value for name, value in {**self._file_at, **arguments}.items() if value is not None}
+        with span(method, given):
+            number = (await call("transfer.start", method=method, arguments=given))["transfer"]
+            try:
+                while (progress := await call("transfer.next", transfer=number)) is not None:
+                    on_progress(Progress(progress["bytes"], progress["total"]))
+                return await call("transfer.result", transfer=number)
+            finally:
+                # Also if the task was cancelled or the callback has raised: the copy is cancelled.
+                await finish(call("close", object=number))
 
     async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
         """Describes a path: the target of a symbolic link, or without `follow` the link itself."""

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-from .._calls import forget
+from .._calls import Handle
 from ..records import BuiltImage, LogChunk
 from ._io import call
 
 __all__ = ["Build"]
 
 
-class Build:
+class Build(Handle):
     """A running build. Iterating over it returns the log as it comes; it ends when the image is ready.
 
         >>> with provider.build(Image(commands=["RUN echo hello"])) as build:
@@ -62,8 +62,3 @@ class Build:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-from .._calls import forget
+from .._calls import Handle
 from ..records import FileEvent
 from ._io import call
 
 __all__ = ["Forward", "Watch"]
 
 
-class Forward:
+class Forward(Handle):
     """A local address whose connections end at a port of the sandbox. `with` returns the address."""
 
     address: str
@@ -38,16 +38,11 @@ class Forward:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
-
     def __repr__(self) -> str:
         return f"<Forward {self.address}>"
 
 
-class Watch:
+class Watch(Handle):
     """A watch of files. Iterating over it returns events as they come; it ends with the sandbox."""
 
     def __init__(self, number: int) -> None:
@@ -79,8 +74,3 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)

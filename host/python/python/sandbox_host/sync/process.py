@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import TracebackType
 
-from .._calls import forget
+from .._calls import Handle
 from .._convert import Seconds, content, millis
 from ..records import OutputChunk, Verdict
 from ._io import Reader, call, call_within, merged
@@ -14,7 +14,7 @@ from ._io import Reader, call, call_within, merged
 __all__ = ["Process", "Reader"]
 
 
-class Process:
+class Process(Handle):
     """A running command. `Sandbox.start` and `Sandbox.attach` return it.
 
     A command that was started here is killed when this object is closed: at the end of its `with` block, by
@@ -102,11 +102,6 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
 
     def __repr__(self) -> str:
         return f"<Process {self.exec_id}{' closed' if self._closed else ''}>"

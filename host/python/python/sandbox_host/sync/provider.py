@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .._calls import forget
+from .._calls import Handle
 from .._components import find_component
 from .._convert import Seconds, local, millis, pairs, words
 from ..records import BuiltImage, Description, Grant, SandboxInfo, Swept, Throttled
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Provider"]
 
 
-class Provider:
+class Provider(Handle):
     """An open provider: a component with its settings and credentials.
 
     >>> with Provider.open("memory") as provider:
@@ -238,16 +238,17 @@ class Provider:
     def shutdown(self, grace: Seconds = 10) -> int:
         """Waits up to `grace` for the calls that are under way, cancels the others, and closes the provider.
 
-        Returns the number of cancelled calls. Later calls raise `ClosedError`. Sandboxes keep running.
+        What was opened through it is closed too: see `close`. Returns the number of cancelled calls.
         """
         reply = call("provider.shutdown", provider=self._number, grace_ms=millis(grace, "grace"))
         self._closed = True
         return int(reply["cancelled"])
 
     def close(self) -> None:
-        """Closes the provider at once. Calls that are under way fail and their commands are killed.
+        """Closes the provider at once, and everything that was opened through it.
 
-        Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
+        Calls that are under way fail. Their commands are killed, and those of processes that were not detached. Forwarded
+        ports and watches end. Later calls raise `ClosedError`. Sandboxes keep running. Closing twice is no error.
         """
         if not self._closed:
             self._closed = True
@@ -260,11 +261,6 @@ class Provider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._closed = True
-            forget(self._number)
 
     def __repr__(self) -> str:
         return f"<Provider {self.name}{' closed' if self._closed else ''}>"
