@@ -182,14 +182,25 @@ services:
 
 @pytest.mark.asyncio
 async def test_work_that_main_waits_for_reaches_the_services_by_name(start: Run) -> None:
-    look = "for i in $(seq 600); do grep -qw db /etc/hosts && exit 0; sleep 0.1; done; exit 1"
+    look = "for i in $$(seq 600); do grep -qw db /etc/hosts && exit 0; sleep 0.1; done; exit 1"
     await start(
         f"""
 services:
-  main: {{depends_on: {{before: {{condition: service_completed_successfully}}, after: {{condition: service_completed_successfully}}}}}}
-  db: {{image: debian:13, command: [tail, -f, /dev/null], healthcheck: {{test: [CMD, "true"], interval: 1s}}}}
-  before: {{image: debian:13, command: [sh, -c, '{look.replace("$", "$$")}']}}
-  after: {{image: debian:13, depends_on: {{db: {{condition: service_healthy}}}}, command: [sh, -c, '{look.replace("$", "$$")}']}}
+  main:
+    depends_on:
+      before: {{condition: service_completed_successfully}}
+      after: {{condition: service_completed_successfully}}
+  db:
+    image: debian:13
+    command: [tail, -f, /dev/null]
+    healthcheck: {{test: [CMD, "true"], interval: 1s}}
+  before:
+    image: debian:13
+    command: [sh, -c, '{look}']
+  after:
+    image: debian:13
+    command: [sh, -c, '{look}']
+    depends_on: {{db: {{condition: service_healthy}}}}
 """
     )
 

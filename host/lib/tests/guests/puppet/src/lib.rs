@@ -5,6 +5,11 @@
 //! `endless` never ends, whatever its time limit). The path says what a file contains (`/size/N`). The name of an image
 //! says how often its build is lost (`lost-N`), and how the error says so (`final`, `unclear`).
 
+// The error is a record of the interface, as the generated code has it.
+#![allow(clippy::result_large_err)]
+
+mod sys;
+
 mod bindings {
     #![allow(clippy::all)]
     wit_bindgen::generate!({
@@ -62,12 +67,11 @@ fn info(id: String, extra: Vec<(String, String)>) -> SandboxInfo {
     }
 }
 
+/// A response: status, headers and body.
+type Answer = (u16, Vec<(String, String)>, Vec<u8>);
+
 /// Sends one request and returns the response.
-fn request(
-    url: &str,
-    headers: &[(&str, Vec<u8>)],
-    body: Option<&[u8]>,
-) -> Result<(u16, Vec<(String, String)>, Vec<u8>), ErrorCode> {
+fn request(url: &str, headers: &[(&str, Vec<u8>)], body: Option<&[u8]>) -> Result<Answer, ErrorCode> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -213,10 +217,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
                 kept.push(Fields::new());
             }
         }
-        ["bad-utf8"] => {
-            let text = unsafe { String::from_utf8_unchecked(vec![0xff, 0xfe, b'a']) };
-            Ok(info(text, vec![]))
-        }
+        ["bad-utf8"] => Ok(info(sys::text_that_is_not_utf8(), vec![])),
         ["print", text] => {
             println!("{text}");
             Ok(info("printed".into(), vec![]))
@@ -230,27 +231,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             let body = vec![b'p'; size.parse().unwrap_or(0)];
             fetch(url, &grpc_headers(), Some(&body))
         }
-        ["half", url] => {
-            // Sends a part of a body and then nothing, because the test cancels the call.
-            let (_, rest) = url.split_once("://").unwrap_or(("", url));
-            let fields = Fields::new();
-            for (name, value) in grpc_headers() {
-                let _ = fields.append(name, &value);
-            }
-            let request = OutgoingRequest::new(fields);
-            let _ = request.set_method(&Method::Post);
-            let _ = request.set_scheme(Some(&Scheme::Http));
-            let _ = request.set_authority(Some(rest));
-            let _ = request.set_path_with_query(Some("/half"));
-            let body = request.body().expect("a body");
-            let future = outgoing_handler::handle(request, None);
-            let stream = body.write().expect("a stream");
-            let _ = stream.blocking_write_and_flush(b"a part");
-            report("half/sent");
-            let result = order(&["wait"]);
-            drop((stream, future));
-            result
-        }
+        ["half", url] => half(url),
         ["files"] => Ok(info("files".into(), use_files())),
         ["sockets", authority] => Ok(info("sockets".into(), use_sockets(authority))),
         ["fail-without", what, authority] => {
@@ -263,48 +244,66 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             Ok(info(kept.len().to_string(), vec![]))
         }
         ["giant-headers", url] => fetch(url, &[("x-giant", vec![b'h'; 70 << 10])], None),
-        ["flood", count, url] => {
-            // All requests are sent before the first response is awaited.
-            let count: usize = count.parse().unwrap_or(0);
-            let (_, rest) = url.split_once("://").unwrap_or(("", url));
-            let mut futures = Vec::new();
-            let mut refused = 0;
-            for _ in 0..count {
-                let fields = Fields::new();
-                for (name, value) in grpc_headers() {
-                    let _ = fields.append(name, &value);
-                }
-                let request = OutgoingRequest::new(fields);
-                let _ = request.set_method(&Method::Post);
-                let _ = request.set_scheme(Some(&Scheme::Http));
-                let _ = request.set_authority(Some(rest.split('/').next().unwrap_or(rest)));
-                let _ = request.set_path_with_query(Some("/flood"));
-                let body = request.body().expect("a body");
-                match outgoing_handler::handle(request, None) {
-                    Ok(future) => futures.push(future),
-                    Err(_) => refused += 1,
-                }
-                let _ = OutgoingBody::finish(body, None);
-            }
-            let mut answered = 0;
-            for future in futures {
-                let result = loop {
-                    match future.get() {
-                        Some(result) => break result.expect("taken once"),
-                        None => future.subscribe().block(),
-                    }
-                };
-                match result {
-                    Ok(_) => answered += 1,
-                    Err(_) => refused += 1,
-                }
-            }
-            let extra =
-                vec![("answered".to_owned(), answered.to_string()), ("refused".to_owned(), refused.to_string())];
-            Ok(info("flooded".into(), extra))
-        }
+        ["flood", count, url] => flood(count.parse().unwrap_or(0), url),
         _ => Err(error(ErrorKind::InvalidArgument, format!("no such order: {words:?}"))),
     }
+}
+
+/// Returns a request of a gRPC client to the authority of a URL.
+fn grpc_request(url: &str, path: &str) -> OutgoingRequest {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let fields = Fields::new();
+    for (name, value) in grpc_headers() {
+        let _ = fields.append(name, &value);
+    }
+    let request = OutgoingRequest::new(fields);
+    let _ = request.set_method(&Method::Post);
+    let _ = request.set_scheme(Some(&Scheme::Http));
+    let _ = request.set_authority(Some(rest.split('/').next().unwrap_or(rest)));
+    let _ = request.set_path_with_query(Some(path));
+    request
+}
+
+/// Sends a part of a body and then nothing, because the test cancels the call.
+fn half(url: &str) -> Result<SandboxInfo, Error> {
+    let request = grpc_request(url, "/half");
+    let body = request.body().expect("a body");
+    let future = outgoing_handler::handle(request, None);
+    let stream = body.write().expect("a stream");
+    let _ = stream.blocking_write_and_flush(b"a part");
+    report("half/sent");
+    let result = order(&["wait"]);
+    drop((stream, future));
+    result
+}
+
+/// Sends this number of requests before the first response is awaited.
+fn flood(count: usize, url: &str) -> Result<SandboxInfo, Error> {
+    let mut futures = Vec::new();
+    let (mut answered, mut refused) = (0, 0);
+    for _ in 0..count {
+        let request = grpc_request(url, "/flood");
+        let body = request.body().expect("a body");
+        match outgoing_handler::handle(request, None) {
+            Ok(future) => futures.push(future),
+            Err(_) => refused += 1,
+        }
+        let _ = OutgoingBody::finish(body, None);
+    }
+    for future in futures {
+        let result = loop {
+            match future.get() {
+                Some(result) => break result.expect("taken once"),
+                None => future.subscribe().block(),
+            }
+        };
+        match result {
+            Ok(_) => answered += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    let extra = vec![("answered".to_owned(), answered.to_string()), ("refused".to_owned(), refused.to_string())];
+    Ok(info("flooded".into(), extra))
 }
 
 /// Returns the number after `name-` in an exec id.
