@@ -35,10 +35,32 @@ pub struct Transfer {
 pub struct Mount {
     /// The index of the flag among the flags of the instruction.
     pub flag: usize,
+    /// The type in lower case, such as `bind` or `cache`.
+    pub kind: String,
     /// The directory or file, with quotes and variables; `/` if the flag names none.
     pub source: String,
     /// The stage or image that the files come from, or `None` for the build context.
     pub from: Option<String>,
+}
+
+/// A part of an instruction that the classic builder of Docker Engine does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The part with the instruction that it belongs to, such as `RUN --mount`.
+    pub text: String,
+    /// What it needs.
+    pub needs: Needs,
+}
+
+/// What a [`Part`] needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// BuildKit of Docker Engine 20.10 or newer.
+    BuildKit,
+    /// A newer BuildKit than that of Docker Engine 20.10.
+    Newer,
+    /// A session: a connection on which BuildKit asks its client, for example for a secret.
+    Session,
 }
 
 impl Instruction {
@@ -87,6 +109,14 @@ impl Instruction {
     /// Returns the bind mounts of RUN.
     #[must_use]
     pub fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = self.all_mounts();
+        mounts.retain(|mount| mount.kind == "bind");
+        mounts
+    }
+
+    /// Returns the mounts of RUN, of all types.
+    #[must_use]
+    pub fn all_mounts(&self) -> Vec<Mount> {
         if self.word != "RUN" {
             return Vec::new();
         }
@@ -104,32 +134,40 @@ impl Instruction {
                     _ => {}
                 }
             }
-            if kind == "bind" {
-                mounts.push(Mount { flag, source, from });
-            }
+            mounts.push(Mount { flag, kind, source, from });
         }
         mounts
     }
 
-    /// Returns the part of the instruction that only BuildKit knows, such as `RUN --mount` or `RUN <<EOF`, or `None`. The
-    /// classic builder of Docker Engine refuses it, or takes the lines of a here-document for instructions.
+    /// Returns the parts of the instruction that the classic builder of Docker Engine does not know, such as `RUN --mount` or
+    /// `RUN <<EOF`. It refuses them, or takes the lines of a here-document for instructions.
     #[must_use]
-    pub fn buildkit_part(&self) -> Option<String> {
-        let known: &[&str] = match self.word.as_str() {
-            "RUN" => &[],
-            "COPY" => &["chown", "from"],
-            "ADD" => &["chown"],
-            "ONBUILD" => return self.held_back()?.buildkit_part(),
-            _ => return None,
+    pub fn buildkit_parts(&self) -> Vec<Part> {
+        // The flags of the classic builder, and those that BuildKit of Docker Engine 20.10 adds.
+        let (classic, added): (&[&str], &[&str]) = match self.word.as_str() {
+            "RUN" => (&[], &["mount"]),
+            "COPY" => (&["chown", "from"], &["chmod"]),
+            "ADD" => (&["chown"], &["chmod"]),
+            "ONBUILD" => return self.held_back().map(|later| later.buildkit_parts()).unwrap_or_default(),
+            _ => return Vec::new(),
         };
+        let part = |text: &str, needs| Part { text: format!("{} {text}", self.word), needs };
         let (flags, rest) = flags(&self.rest, self.escape);
-        let names = flags.iter().filter_map(|flag| flag.strip_prefix("--")?.split('=').next());
-        let flag = names.into_iter().find(|name| !name.is_empty() && !known.contains(name));
-        let part = flag.map(|name| format!("--{name}")).or_else(|| {
-            let (words, closed) = words(rest, self.escape);
-            words.into_iter().find(|word| closed && opens_document(word).is_some())
-        });
-        part.map(|part| format!("{} {part}", self.word))
+        let mut parts = Vec::new();
+        for flag in flags {
+            let flag = flag.split('=').next().unwrap_or_default();
+            let name = flag.trim_start_matches("--");
+            if !name.is_empty() && !classic.contains(&name) {
+                parts.push(part(flag, if added.contains(&name) { Needs::BuildKit } else { Needs::Newer }));
+            }
+        }
+        for mount in self.all_mounts().into_iter().filter(|mount| matches!(&*mount.kind, "secret" | "ssh")) {
+            parts.push(part(&format!("--mount=type={}", mount.kind), Needs::Session));
+        }
+        let (words, closed) = words(rest, self.escape);
+        let documents = words.iter().filter(|word| closed && opens_document(word).is_some());
+        parts.extend(documents.map(|word| part(word, Needs::Newer)));
+        parts
     }
 
     /// Returns the variables of ENV or ARG: names and values with their quotes. The value may be missing in ARG.
@@ -248,21 +286,35 @@ mod tests {
 
     #[test]
     fn what_only_buildkit_knows_is_named() {
-        for (line, part) in [
-            ("RUN --mount=type=cache,target=/a true", Some("RUN --mount")),
-            ("RUN <<EOF\ntrue\nEOF", Some("RUN <<EOF")),
-            ("RUN cat <<-\"E F\" 3<<X\ntrue\nE F\nX", Some("RUN <<-\"E F\"")),
-            ("RUN echo '<<EOF' $((1<<2))", None),
-            ("RUN -- true --mount", None),
-            ("copy --chown=1:1 --from=a b c", None),
-            ("COPY --chown=1:1 --chmod=600 b c", Some("COPY --chmod")),
-            ("COPY <<EOF /file\ntext\nEOF", Some("COPY <<EOF")),
-            ("ADD --checksum=sha256:1 a b", Some("ADD --checksum")),
-            ("ONBUILD COPY --link a b", Some("COPY --link")),
-            ("FROM --platform=linux/amd64 x", None),
-            ("LABEL a=<<EOF", None),
+        for (line, parts) in [
+            ("RUN --mount=type=cache,target=/a true", &[("RUN --mount", Needs::BuildKit)][..]),
+            (
+                "RUN --mount=type=secret,id=a --network=none true",
+                &[
+                    ("RUN --mount", Needs::BuildKit),
+                    ("RUN --network", Needs::Newer),
+                    ("RUN --mount=type=secret", Needs::Session),
+                ],
+            ),
+            (
+                "RUN --mount=type=SSH true",
+                &[("RUN --mount", Needs::BuildKit), ("RUN --mount=type=ssh", Needs::Session)],
+            ),
+            ("RUN <<EOF\ntrue\nEOF", &[("RUN <<EOF", Needs::Newer)]),
+            ("RUN cat <<-\"E F\" <<X\ntrue\nE F\nX", &[("RUN <<-\"E F\"", Needs::Newer), ("RUN <<X", Needs::Newer)]),
+            ("RUN echo '<<EOF' $((1<<2))", &[]),
+            ("RUN -- true --mount", &[]),
+            ("copy --chown=1:1 --from=a b c", &[]),
+            ("COPY --chown=1:1 --chmod=600 b c", &[("COPY --chmod", Needs::BuildKit)]),
+            ("COPY <<EOF /file\ntext\nEOF", &[("COPY <<EOF", Needs::Newer)]),
+            ("ADD --checksum=sha256:1 a b", &[("ADD --checksum", Needs::Newer)]),
+            ("ONBUILD COPY --link a b", &[("COPY --link", Needs::Newer)]),
+            ("FROM --platform=linux/amd64 x", &[]),
+            ("LABEL a=<<EOF", &[]),
         ] {
-            assert_eq!(one(line).buildkit_part().as_deref(), part, "{line}");
+            let found = one(line).buildkit_parts();
+            let found: Vec<_> = found.iter().map(|part| (part.text.as_str(), part.needs)).collect();
+            assert_eq!(found, parts, "{line}");
         }
     }
 
@@ -285,8 +337,8 @@ mod tests {
         assert_eq!(
             mounts,
             [
-                Mount { flag: 1, source: "a b".into(), from: None },
-                Mount { flag: 2, source: "/y".into(), from: Some("x".into()) }
+                Mount { flag: 1, kind: "bind".into(), source: "a b".into(), from: None },
+                Mount { flag: 2, kind: "bind".into(), source: "/y".into(), from: Some("x".into()) }
             ]
         );
     }

@@ -10,6 +10,6 @@ mod lines;
 mod words;
 
 pub use expand::{Value, expand};
-pub use instruction::{Mount, Stage, Transfer, is_remote};
-pub use lines::{File, Instruction, has_entry_point, parse, up_to_stage};
+pub use instruction::{Mount, Needs, Part, Stage, Transfer, is_remote};
+pub use lines::{File, Instruction, has_entry_point, parse, syntax, up_to_stage};
 pub use words::{flags, json_list, opens_document, words};

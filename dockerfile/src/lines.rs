@@ -52,6 +52,20 @@ pub fn parse(text: &str) -> File {
     }
 }
 
+/// Returns the parser directive `syntax`, which names the image of the program that reads the Dockerfile: its value, and its
+/// line as a range of bytes.
+#[must_use]
+pub fn syntax(text: &str) -> Option<(&str, Range<usize>)> {
+    let mut lines = Lines { text, at: 0 };
+    loop {
+        let begin = lines.at;
+        let (name, value) = lines.directive()?;
+        if name.eq_ignore_ascii_case("syntax") {
+            return Some((value, begin..lines.at));
+        }
+    }
+}
+
 /// Returns the text up to the end of a stage, given by its name or number: the part that a build of this stage needs.
 ///
 /// # Errors
@@ -133,23 +147,27 @@ impl<'a> Lines<'a> {
     /// Reads the parser directives at the start and returns the escape character.
     fn directives(&mut self) -> char {
         let mut escape = '\\';
-        loop {
-            let here = self.at;
-            let directive = self.next_line().and_then(|line| line.trim().strip_prefix('#')?.split_once('='));
-            match directive.map(|(name, value)| (name.trim(), value.trim())) {
-                Some((name, value)) if name.eq_ignore_ascii_case("escape") => {
-                    escape = if value == "`" { '`' } else { '\\' };
-                }
-                Some((name, value))
-                    if !value.is_empty()
-                        && name.starts_with(|first: char| first.is_ascii_alphabetic())
-                        && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {}
-                _ => {
-                    self.at = here;
-                    return escape;
-                }
+        while let Some((name, value)) = self.directive() {
+            if name.eq_ignore_ascii_case("escape") {
+                escape = if value == "`" { '`' } else { '\\' };
             }
         }
+        escape
+    }
+
+    /// Reads a parser directive, such as `# escape=x`. Returns its name and its value, or `None` before any other line.
+    fn directive(&mut self) -> Option<(&'a str, &'a str)> {
+        let here = self.at;
+        let pair = self.next_line().and_then(|line| line.trim().strip_prefix('#')?.split_once('='));
+        let found = pair.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, value)| {
+            !value.is_empty()
+                && name.starts_with(|first: char| first.is_ascii_alphabetic())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        if found.is_none() {
+            self.at = here;
+        }
+        found
     }
 
     /// Joins the continued lines of an instruction.
@@ -205,6 +223,7 @@ mod tests {
         assert_eq!(lines("# escape=`\nRUN a `\n  b\\\nFROM x"), ["RUN a   b\\", "FROM x"]);
         // A directive after a comment is a comment.
         assert_eq!(lines("# hello\n# escape=`\nRUN a \\\nb"), ["RUN a b"]);
+        assert_eq!(lines("# escape=\n# escape=`\nRUN a \\\nb"), ["RUN a b"]);
         assert_eq!(lines("FROM a\r\nRUN x \\\r\n y\r\n"), ["FROM a", "RUN x  y"]);
         assert_eq!(lines("\u{feff}# escape=`\nFROM a\n"), ["FROM a"]);
         assert_eq!(lines("RUN a \\  \nb\nRUN c \\\\\nRUN d"), ["RUN a b", "RUN c \\\\", "RUN d"]);
@@ -213,6 +232,15 @@ mod tests {
             ["ONBUILD COPY <<E /x", "RUN \"<<E\"", "FROM b"]
         );
         assert_eq!(lines("COPY <<a <<b /x/\n1\na\n2\nb\nUSER x"), ["COPY <<a <<b /x/", "USER x"]);
+    }
+
+    #[test]
+    fn the_directive_syntax_is_found() {
+        let text = "# escape=`\n#Syntax = a/b:1 \r\nFROM a\n";
+        assert_eq!(syntax(text), Some(("a/b:1", 11..29)));
+        assert_eq!(&text[11..29], "#Syntax = a/b:1 \r\n");
+        assert_eq!(syntax("# comment\n# syntax=a\nFROM a\n"), None);
+        assert_eq!(syntax(""), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     (
         "image.dockerfile",
         Native,
-        "By the engine's classic builder. A build is followed by one instance; if that is lost, the engine ends the build.",
+        "By the engine's classic builder, or by BuildKit if the Dockerfile needs it, without secrets and SSH. A build is followed by one instance; if that is lost, the engine ends the build.",
     ),
     ("image.context", Emulated, "Files of a container of the provider's own, for one to two days."),
     ("image.commands", Native, "One Dockerfile on top of the image."),

@@ -270,7 +270,12 @@ fn configure(kind: Kind, options: &Options, folder: &Path) -> Result<Vec<String>
     }
     match kind {
         Kind::Dockerd => {
-            let config = json!({"userland-proxy-path": "/usr/sbin/docker-proxy", "log-level": "warn"});
+            let config = json!({
+                "userland-proxy-path": "/usr/sbin/docker-proxy",
+                "log-level": "warn",
+                // The usual place of its key, `/etc/docker`, is read-only in the namespace.
+                "deprecated-key-path": folder.join("key.json"),
+            });
             fs::write(folder.join("dockerd.json"), config.to_string())?;
             if options.tls {
                 return tls::prepare(folder);

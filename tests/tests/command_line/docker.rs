@@ -173,23 +173,143 @@ fn an_image_is_pulled_with_a_login() {
     engine.end().expect("the engine did not end");
 }
 
-/// The classic builder is used, which BuildKit would need a connection of its own for (docs/docker.md).
+/// Starts the commands that build with BuildKit.
+fn build<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["--plugin", "docker", "build", "--dockerfile", "Dockerfile"], more].concat()
+}
+
 #[test]
-fn a_dockerfile_for_buildkit_is_refused_with_the_reason() {
+fn a_dockerfile_for_buildkit_is_built() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let host = engine.host();
+    let variables = [("DOCKER_HOST", &*host)];
+    let mut it = Transcript::new();
+    let text = "# syntax=docker/dockerfile:1\n\
+        ARG BASE=none\nFROM $BASE AS below\nARG WORD=none\n\
+        COPY --chmod=640 data /data\n\
+        RUN --mount=type=cache,target=/cache echo kept >> /cache/file && cp /cache/file /cached\n\
+        RUN --mount=type=bind,source=data,target=/in cp /in /bound\n\
+        RUN --mount=type=bind,from=tools:latest,target=/tools ls /tools/bin/bash > /other\n\
+        RUN --mount=type=tmpfs,target=/t grep -c ' /t tmpfs ' /proc/mounts > /mounts; echo \"printed $WORD\"\n\
+        FROM below\nWORKDIR /srv\nFROM not.example/needed\nRUN false\n";
+    std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
+    std::fs::write(it.path().join("data"), "content\n").expect("cannot write the file");
+    let arguments = build(&["--build-arg", "WORD=given", "--build-arg", "BASE=busybox:latest", "--target", "1"]);
+    let output = it.with(&variables, &arguments, b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains(" printed given\n") && said.contains(" COPY --chmod=640 "),
+        "{said}"
+    );
+    let image = format!("id:{}", String::from_utf8_lossy(&output.stdout).trim());
+    let look = "stat -c %a /data; cat /cached /bound /other /mounts; pwd";
+    let output = it.with(&variables, &["--plugin", "docker", "run", "--image", &image, "--", "sh", "-c", look], b"");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        printed,
+        "640\nkept\ncontent\n/tools/bin/bash\n1\n/srv\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let text = "FROM busybox:latest\nRUN --mount=type=cache,target=/c echo first\n\
+        RUN --mount=type=cache,target=/c echo last words; exit 7\n";
+    std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
+    let output = it.with(&variables, &[&["--json"], &build(&[])[..]].concat(), b"");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("invalid JSON");
+    let message = said["error"]["why"].as_str().unwrap_or_default().to_string();
+    assert_eq!(said["error"]["kind"], "build-failed", "{said}");
+    for part in ["RUN --mount=type=cache,target=/c echo last words; exit 7", "exit code: 7", "\nlast words"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!message.contains("first"), "{message}");
+    engine.end().expect("the engine did not end");
+}
+
+/// BuildKit is asked without a session, which it needs for some parts (docs/docker.md).
+#[test]
+fn what_buildkit_cannot_do_is_refused_with_the_reason() {
     let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
     let host = engine.host();
     let mut it = Transcript::new();
     for (text, names) in [
-        ("FROM busybox:latest\nRUN --mount=type=cache,target=/c true\n", "RUN --mount"),
+        ("FROM busybox:latest\nRUN --mount=type=secret,id=x true\n", "RUN --mount=type=secret"),
         ("FROM busybox:latest\nRUN <<EOF\ntrue\nEOF\n", "<<EOF"),
         ("FROM busybox:latest\nCOPY <<EOF /file\ntext\nEOF\n", "<<EOF"),
-        ("FROM busybox:latest\nCOPY --chmod=600 Dockerfile /file\n", "COPY --chmod"),
+        ("FROM busybox:latest\nCOPY --link Dockerfile /file\n", "COPY --link"),
+        ("# syntax=x.example/y\nFROM busybox:latest\nRUN --mount=type=cache,target=/c true\n", "# syntax=x.example/y"),
     ] {
         std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
-        let build = ["--plugin", "docker", "build", "--dockerfile", "Dockerfile"];
-        let output = it.with(&[("DOCKER_HOST", &*host)], &build, b"");
+        let output = it.with(&[("DOCKER_HOST", &*host)], &build(&[]), b"");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("BuildKit") && said.contains(names), "{text}: {said}");
     }
+    engine.end().expect("the engine did not end");
+}
+
+/// Without a session BuildKit does not pull with a login, so the provider does.
+#[test]
+fn the_base_of_a_build_by_buildkit_is_pulled_with_a_login() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let Some(registry) = start(Kind::Registry, &Options { login: true, ..Options::default() }) else { return };
+    engine.reach(registry.port()).expect("the engine cannot reach the registry");
+    let (host, server) = (engine.host(), registry.host());
+    let mut it = Transcript::new();
+    let text = format!("FROM {server}/{REPOSITORY}\nRUN --mount=type=cache,target=/c true\n");
+    std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
+    let variables = |password, server| {
+        [
+            ("DOCKER_HOST", &*host),
+            ("DOCKER_REGISTRY_SERVER", server),
+            ("DOCKER_REGISTRY_USER", USER.0),
+            ("DOCKER_REGISTRY_PASSWORD", password),
+        ]
+    };
+    let with_login = [&["--json"], &build(&["--registry-credential", "registry"])[..]].concat();
+    // The login of another registry is not sent to this one.
+    for (password, server, arguments) in [
+        ("not the password", &*server, &with_login[..]),
+        (USER.1, "other.example", &with_login[..]),
+        (USER.1, &*server, &with_login[..with_login.len() - 2]),
+    ] {
+        let output = it.with(&variables(password, server), arguments, b"");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains("build-failed") && said.contains("Could not pull"), "{said}");
+    }
+    let output = it.with(&variables(USER.1, &*server), &with_login, b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    registry.end().expect("the registry did not end");
+    engine.end().expect("the engine did not end");
+}
+
+/// Returns whether a process runs whose arguments contain this word.
+fn runs(word: &str) -> bool {
+    let mut processes = std::fs::read_dir("/proc").expect("cannot read /proc").flatten();
+    processes.any(|process| {
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    })
+}
+
+/// Waits until [`runs`] returns this value.
+fn wait_for(word: &str, running: bool) {
+    let begun = Instant::now();
+    while runs(word) != running {
+        assert!(begun.elapsed() < Duration::from_secs(60), "`{word}` runs: {}", !running);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_end_of_the_program_ends_a_build_by_buildkit() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let host = engine.host();
+    let mut it = Transcript::new();
+    // The length of the sleep occurs in no other process.
+    let word = format!("{}", 3_000_000_000 + u64::from(std::process::id()));
+    let text = format!("FROM busybox:latest\nRUN --mount=type=cache,target=/c sleep {word}\n");
+    std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
+    it.ended(&[("DOCKER_HOST", &*host)], &build(&[]), || wait_for(&word, true));
+    wait_for(&word, false);
     engine.end().expect("the engine did not end");
 }

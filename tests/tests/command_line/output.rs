@@ -117,6 +117,16 @@ impl Transcript {
         self.note(arguments, &Output { stdout: printed.into_bytes(), ..output });
     }
 
+    /// Starts the program, calls `then`, and ends the program by SIGINT.
+    pub(super) fn ended(&mut self, variables: &[(&str, &str)], arguments: &[&str], then: impl FnOnce()) {
+        let mut command = self.command_with(variables, arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("cannot start the program");
+        then();
+        nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("cannot signal the program");
+        let output = child.wait_with_output().expect("cannot wait for the program");
+        self.note(arguments, &output);
+    }
+
     fn note(&mut self, arguments: &[&str], output: &Output) {
         let quoted = arguments.iter().map(|argument| {
             let plain = |c: char| c.is_alphanumeric() || "-_./:=,@".contains(c);

@@ -81,6 +81,13 @@ impl Flavor {
         self.product != Product::Podman
     }
 
+    /// Returns whether its BuildKit reads more of a Dockerfile than that of Docker Engine 20.10, such as here-documents and
+    /// `COPY --link`. Docker Engine 23.0 followed on 20.10.
+    #[must_use]
+    pub fn has_newer_buildkit(&self) -> bool {
+        self.version.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 23)
+    }
+
     /// Returns whether a build failed only because an image that it looked at was deleted meanwhile. Podman fails then; it has
     /// no code for it, only this text (seen with 4.3.1).
     #[must_use]

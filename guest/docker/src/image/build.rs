@@ -8,18 +8,19 @@ use sandbox_provider_kit::{
     Error, Result,
     api::{
         error::{clip, shown},
-        wit::{Dockerfile, ErrorKind, Happened},
+        wit::{Dockerfile, ErrorKind, Happened, RetryAdvice},
     },
     call::json::{Value, object},
-    image::spec,
     platform::{Body, Frame},
 };
 
 use super::{
-    BUILT, Base, Plan, Ready,
+    BUILT, Base, Plan, REGISTRY_CREDENTIAL, Ready,
+    buildkit::{self, Job, is_of_registry},
     content::Contents,
     context::{Broken, DOCKERFILE, archive},
-    inspect, is_for, missing,
+    inspect, is_for, is_plain, missing,
+    trace::Trace,
 };
 use crate::{
     engine::{Call, Engine, failed, map, pairs},
@@ -41,6 +42,9 @@ const TAIL_BYTES: usize = 2048;
 /// How often a build is repeated that failed only because of the deletion of another image.
 const DISTURBED_REPEATS: u32 = 3;
 
+/// The id of the lines with the log of BuildKit.
+const TRACE_ID: &str = "moby.buildkit.trace";
+
 /// The header by which a plugin asks its host for a credential (docs/manifest.md).
 const CREDENTIAL_HEADER: &str = "harness-credential";
 
@@ -50,11 +54,15 @@ const CREDENTIAL_HEADER: &str = "harness-credential";
 ///
 /// `not-found` if there is no such image, `build-failed`, or the error of the failed request.
 pub async fn carry_out(engine: Engine, contents: Rc<Contents>, plan: Plan, tag: String, log: Log) -> Result<Ready> {
+    let platform = plan.platform.as_deref();
+    let job = match &plan.build {
+        Some(dockerfile) => buildkit::job(&engine, dockerfile, platform).await?,
+        None => None,
+    };
     let mut image = None;
     if let Some(base) = &plan.base {
         let pulled_again = plan.force && base.pull && plan.build.is_none();
         let there = if pulled_again { None } else { inspect(&engine, &base.reference).await? };
-        let platform = plan.platform.as_deref();
         image = match there.filter(|image| is_for(image, platform)) {
             Some(image) => Some(image),
             None if base.pull => {
@@ -76,7 +84,10 @@ pub async fn carry_out(engine: Engine, contents: Rc<Contents>, plan: Plan, tag: 
     {
         return Ok(image);
     }
-    build(&engine, contents, dockerfile, &plan, &reference, &log).await?;
+    if let Some(job) = &job {
+        pull_bases(&engine, job, dockerfile, platform, &log).await?;
+    }
+    build(&engine, contents, dockerfile, job, &plan, &reference, &log).await?;
     inspect(&engine, &reference).await?.ok_or_else(|| missing(&reference))
 }
 
@@ -104,7 +115,7 @@ async fn pull(engine: &Engine, base: &Base, platform: Option<&str>, log: &Log) -
         }
         error
     })?;
-    let failure = follow(response.body, log).await?;
+    let failure = follow(response.body, log, &mut Trace::default()).await?;
     match failure {
         None => Ok(()),
         Some(text) => {
@@ -131,14 +142,41 @@ fn pull_failure(text: &str) -> ErrorKind {
     }
 }
 
-async fn build(
+/// Pulls the images that BuildKit needs, if the engine lacks them: without a session it does not pull by itself.
+async fn pull_bases(
     engine: &Engine,
-    contents: Rc<Contents>,
+    job: &Job,
     dockerfile: &Dockerfile,
-    plan: &Plan,
-    reference: &str,
+    platform: Option<&str>,
     log: &Log,
 ) -> Result<()> {
+    // The host adds the default of the variable. The login is for one registry, and must not be sent to others.
+    let server = engine.transport().env("DOCKER_REGISTRY_SERVER").unwrap_or_default();
+    for needed in &job.bases {
+        let reference = &needed.reference;
+        let platform = needed.platform.as_deref().or(platform);
+        // BuildKit itself reports what is not a name.
+        if !is_plain(reference) || inspect(engine, reference).await?.is_some_and(|image| is_for(&image, platform)) {
+            continue;
+        }
+        let login = dockerfile.login.as_ref().filter(|_| is_of_registry(reference, &server));
+        let login = login.map(|_| REGISTRY_CREDENTIAL.to_string());
+        let base = Base { reference: reference.clone(), pull: true, login };
+        pull(engine, &base, platform, log).await.map_err(|mut error| {
+            // As if the engine had pulled it.
+            if error.provider_message.is_some() {
+                error.kind = ErrorKind::BuildFailed;
+                error.retry = RetryAdvice::Never;
+                error.message = format!("The build needs the image `{}`. {}", shown(reference), error.message);
+            }
+            error
+        })?;
+    }
+    Ok(())
+}
+
+/// Returns the request for a build.
+fn request<'a>(dockerfile: &'a Dockerfile, by_buildkit: bool, plan: &'a Plan, reference: &'a str) -> Call<'a> {
     let arguments = map(dockerfile.build_args.iter().map(|(name, value)| (name.as_str(), Value::from(value.as_str()))));
     let mut call = Call::post("/build")
         .header("content-type", "application/x-tar")
@@ -148,7 +186,7 @@ async fn build(
         .with("forcerm", "1")
         .with("buildargs", arguments.to_string())
         .with("labels", object([(LABEL, "image".into())]).to_string());
-    if let Some(target) = &dockerfile.target {
+    if let Some(target) = dockerfile.target.as_ref().filter(|_| !by_buildkit) {
         call = call.with("target", target.as_str());
     }
     if let Some(platform) = &plan.platform {
@@ -157,24 +195,32 @@ async fn build(
     if plan.force {
         call = call.with("nocache", "1");
     }
-    if dockerfile.login.is_some() {
-        call = call.header(CREDENTIAL_HEADER, "registry");
+    if by_buildkit {
+        call = call.with("version", "2");
+    } else if dockerfile.login.is_some() {
+        call = call.header(CREDENTIAL_HEADER, REGISTRY_CREDENTIAL);
     }
-    // The builder of Docker Engine refuses some of these parts by name, and takes here-documents for instructions.
-    let unknown = match spec::buildkit_part(dockerfile) {
-        Some(part) if engine.flavor().await?.has_classic_builder() => format!(
-            "\nThe Dockerfile contains `{}`, which only BuildKit knows. This provider uses the classic builder of the \
-             engine (docs/docker.md).",
-            shown(&part)
-        ),
-        _ => String::new(),
-    };
+    call
+}
+
+async fn build(
+    engine: &Engine,
+    contents: Rc<Contents>,
+    dockerfile: &Dockerfile,
+    job: Option<Job>,
+    plan: &Plan,
+    reference: &str,
+    log: &Log,
+) -> Result<()> {
+    let call = request(dockerfile, job.is_some(), plan, reference);
+    let text = job.as_ref().map_or(&dockerfile.text, |job| &job.text);
     let mut left = DISTURBED_REPEATS;
     let broken = Broken::default();
     // The engine or the connection only says that the body of the request ended early.
     let cause = |error: Error| broken.take().unwrap_or(error);
+    let mut trace = Trace::default();
     let failure = loop {
-        let context = archive(contents.clone(), dockerfile, &broken);
+        let context = archive(contents.clone(), text, &dockerfile.context, &broken);
         let response = engine.open_with(call.clone(), context).await?;
         let response = response.map_err(|refusal| {
             if let Some(cause) = broken.take() {
@@ -183,26 +229,32 @@ async fn build(
             let mut error = failed(&refusal, "build the image");
             if matches!(refusal.status(), Some(400 | 500)) {
                 error.kind = ErrorKind::BuildFailed;
-                error.message.push_str(&unknown);
             }
             error
         })?;
-        match follow(response.body, log).await.map_err(cause)? {
+        match follow(response.body, log, &mut trace).await.map_err(cause)? {
             Some(text) if left > 0 && engine.flavor().await?.is_disturbed(&text) => left -= 1,
             failure => break failure,
         }
     };
-    match failure {
-        None => Ok(()),
-        Some(text) => {
-            let log = log.borrow();
-            let step = log.lines().rev().find(|line| is_step(line)).unwrap_or_default();
-            let from = log.ceil_char_boundary(log.len().saturating_sub(TAIL_BYTES));
-            let output = log[from..].rsplit_once(step).map_or(&log[from..], |(_, output)| output);
-            let message = format!("The build failed at `{}`: {}\n{}", step.trim(), text.trim(), output.trim());
-            Err(Error::new(ErrorKind::BuildFailed, clip(message.trim()) + &unknown))
-        }
+    let Some(failure) = failure else { return Ok(()) };
+    let log = log.borrow();
+    let (step, output) = trace.failed(&failure).unwrap_or_else(|| last_step(&log));
+    let place = if step.is_empty() { String::new() } else { format!(" at `{}`", step.trim()) };
+    let message = format!("The build failed{place}: {}\n{}", failure.trim(), output.trim());
+    let mut message = clip(message.trim());
+    if let Some(job) = &job {
+        let part = shown(&job.part);
+        message.push_str(&format!("\nThe Dockerfile contains `{part}`, so BuildKit has built it, without a session."));
     }
+    Err(Error::new(ErrorKind::BuildFailed, message))
+}
+
+/// Returns the last instruction that a log names, and the end of the output after it.
+fn last_step(log: &str) -> (&str, &str) {
+    let step = log.lines().rev().find(|line| is_step(line)).unwrap_or_default();
+    let from = log.ceil_char_boundary(log.len().saturating_sub(TAIL_BYTES));
+    (step, log[from..].rsplit_once(step).map_or(&log[from..], |(_, output)| output))
 }
 
 /// Returns whether a line of the log names an instruction: `Step 1/2 : …` by Docker Engine, `STEP 1/2: …` by Podman.
@@ -211,7 +263,7 @@ fn is_step(line: &str) -> bool {
 }
 
 /// Reads the progress to its end. Returns the error that it reports, or `None`.
-async fn follow(mut body: Body, log: &Log) -> Result<Option<String>> {
+async fn follow(mut body: Body, log: &Log, trace: &mut Trace) -> Result<Option<String>> {
     let (mut held, mut failure) = (BytesMut::new(), None);
     loop {
         match body.next().await {
@@ -222,13 +274,13 @@ async fn follow(mut body: Body, log: &Log) -> Result<Option<String>> {
                 return Err(Error::new(ErrorKind::Unavailable, message).with_happened(Happened::Unknown));
             }
             None => {
-                take(&held, log, &mut failure);
+                take(&held, log, trace, &mut failure);
                 return Ok(failure);
             }
         }
         while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
             let line = held.split_to(end + 1);
-            take(&line, log, &mut failure);
+            take(&line, log, trace, &mut failure);
         }
         if held.len() > LINE_BYTES {
             return Err(Error::internal("The engine sent a line of progress that is too long."));
@@ -237,7 +289,7 @@ async fn follow(mut body: Body, log: &Log) -> Result<Option<String>> {
 }
 
 /// Takes a line of the progress in.
-fn take(line: &[u8], log: &Log, failure: &mut Option<String>) {
+fn take(line: &[u8], log: &Log, trace: &mut Trace, failure: &mut Option<String>) {
     let Some(value) = std::str::from_utf8(line).ok().and_then(|line| Value::parse(line.trim())) else { return };
     let add = |text: &str| {
         let mut log = log.borrow_mut();
@@ -250,6 +302,8 @@ fn take(line: &[u8], log: &Log, failure: &mut Option<String>) {
         *failure = Some(clip(text));
     } else if let Some(text) = value.get("stream").text() {
         add(text);
+    } else if value.get("id").text() == Some(TRACE_ID) {
+        add(&trace.read(value.get("aux").text().unwrap_or_default()));
     } else if let Some(status) = value.get("status").text() {
         // Lines with a progress are sent several times a second.
         let moving = pairs(value.get("progressDetail")).len() + members(value.get("progressDetail")) > 0;
@@ -276,7 +330,10 @@ mod tests {
         let frames: Vec<_> =
             text.as_bytes().chunks(5).map(|part| Ok(Frame::Data(Bytes::copy_from_slice(part)))).collect();
         let log = Log::default();
-        let failure = follow(Box::pin(stream::iter(frames)), &log).now_or_never().expect("ready").expect("a log");
+        let failure = follow(Box::pin(stream::iter(frames)), &log, &mut Trace::default())
+            .now_or_never()
+            .expect("ready")
+            .expect("a log");
         let text = log.borrow().clone();
         (failure, text)
     }

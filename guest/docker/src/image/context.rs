@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use sandbox_provider_kit::{
     Error,
-    api::wit::{ContextFile, Dockerfile},
+    api::wit::ContextFile,
     platform::{Body, Frame},
 };
 
@@ -23,13 +23,13 @@ const BLOCK: usize = 512;
 /// Why an archive could not be sent to its end: the error that its body reports as text only.
 pub type Broken = Rc<RefCell<Option<Error>>>;
 
-/// Returns the archive. If a content cannot be read, writes the error to `broken`.
+/// Returns the archive with this text as the Dockerfile. If a content cannot be read, writes the error to `broken`.
 #[must_use]
-pub fn archive(contents: Rc<Contents>, dockerfile: &Dockerfile, broken: &Broken) -> Body {
-    let mut head = tar::headers(DOCKERFILE, 0o644, dockerfile.text.len() as u64);
-    head.extend_from_slice(dockerfile.text.as_bytes());
-    head.resize(head.len() + tar::padding(dockerfile.text.len() as u64), 0);
-    let files: Vec<ContextFile> = dockerfile.context.clone();
+pub fn archive(contents: Rc<Contents>, dockerfile: &str, files: &[ContextFile], broken: &Broken) -> Body {
+    let mut head = tar::headers(DOCKERFILE, 0o644, dockerfile.len() as u64);
+    head.extend_from_slice(dockerfile.as_bytes());
+    head.resize(head.len() + tar::padding(dockerfile.len() as u64), 0);
+    let files: Vec<ContextFile> = files.to_vec();
     let broken = broken.clone();
     let files = stream::iter(files).flat_map(move |file| one(contents.clone(), file, broken.clone()));
     let frame = |bytes: Vec<u8>| Ok(Frame::Data(Bytes::from(bytes)));

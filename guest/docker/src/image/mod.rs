@@ -1,8 +1,11 @@
 //! Images: from registries, from Dockerfiles, and those that the engine has.
 
+mod bases;
 mod build;
+mod buildkit;
 mod content;
 mod context;
+mod trace;
 mod work;
 
 use std::{rc::Rc, time::Duration};
@@ -328,9 +331,7 @@ impl Images {
 ///
 /// The error of the failed request.
 async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
-    // The engine takes a reference with its slashes.
-    let plain = reference.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/@".contains(&byte));
-    if !plain || reference.contains("..") {
+    if !is_plain(reference) {
         return Err(Error::invalid(format!(
             "`{}` is not an image name: give one such as `debian:12` or `ghcr.io/org/image:tag`.",
             shown(reference)
@@ -345,6 +346,12 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
         Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, reference) => Ok(None),
         Err(refusal) => Err(failed(&refusal, "look at the image").about(reference)),
     }
+}
+
+/// Returns whether a reference can be a part of a path: the engine takes it with its slashes.
+fn is_plain(reference: &str) -> bool {
+    let plain = reference.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/@".contains(&byte));
+    plain && !reference.contains("..")
 }
 
 /// Returns whether Podman refused a whole id that it does not know: it takes it for a name then, and such names are not

@@ -80,13 +80,6 @@ fn check_dockerfile(dockerfile: &Dockerfile) -> Result<()> {
     check_files(&dockerfile.context)
 }
 
-/// Returns the first part of a Dockerfile that only BuildKit knows, such as `RUN --mount` or `RUN <<EOF`, or `None`.
-#[must_use]
-pub fn buildkit_part(dockerfile: &Dockerfile) -> Option<String> {
-    let instructions = dockerfile_text::parse(stage(dockerfile).unwrap_or(&dockerfile.text)).instructions;
-    instructions.iter().find_map(Instruction::buildkit_part)
-}
-
 /// Returns the part of a Dockerfile that has to be built: all of it, or everything up to the end of the target stage.
 ///
 /// # Errors

@@ -4,3 +4,5 @@
 
 pub mod page;
 pub mod process;
+#[cfg(all(target_env = "musl", not(test)))]
+mod unwind;
