@@ -29,7 +29,8 @@ pub fn nanos(text: &str) -> Option<u64> {
         return None;
     }
     let seconds = ((days(year, month, day) * 24 + hour) * 60 + minute - offset) * 60 + second;
-    u64::try_from(seconds * 1_000_000_000 + fraction).ok()
+    // A year such as 9999 does not fit.
+    u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(fraction).ok()?)
 }
 
 /// Returns the days from 1970-01-01 to a date of the Gregorian calendar. The year is counted from March, so that the leap day
@@ -52,6 +53,7 @@ mod tests {
             ("2026-11-30T21:06:39.123456789Z", Some(1_796_072_799_123)),
             ("2026-11-30T22:06:39.123+01:00", Some(1_796_072_799_123)),
             ("0001-01-01T00:00:00Z", None),
+            ("9999-12-31T23:59:59Z", None),
             ("yesterday", None),
             ("2026-13-01T00:00:00Z", None),
         ] {
