@@ -39,6 +39,27 @@ const CONTAINERS: usize = 10;
 /// Numbers of commands in flight, and of all commands for each.
 const IN_FLIGHT: [(usize, usize); 2] = [(64, 320), (500, 500)];
 
+/// What a shell can do in place of the helper program of the provider: a command that is started once, however often this is
+/// run with the same number, with standard input from a FIFO and with its output in files, which are printed while they grow.
+const SHELL: &str = r#"
+d=/tmp/exec-$1; shift; at=0
+if mkdir "$d" 2>/dev/null; then
+  mkfifo "$d/in"
+  { "$@" <"$d/in" >"$d/out" 2>"$d/err"; echo $? >"$d/new"; mv "$d/new" "$d/code"; } &
+  : >"$d/in"
+fi
+while :; do
+  [ ! -e "$d/code" ] || ended=1
+  size=$(stat -c %s "$d/out" 2>/dev/null || echo 0)
+  if [ "$size" -gt "$at" ]; then
+    tail -c +$((at + 1)) "$d/out" | head -c $((size - at)); at=$size
+  elif [ -n "$ended" ]; then
+    exit "$(cat "$d/code")"
+  else
+    sleep 0.01
+  fi
+done"#;
+
 /// The newest version of the API that both engines have.
 const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
@@ -81,6 +102,7 @@ async fn measure(engine: &str, host: &str, in_flight: &[(usize, usize)]) -> Resu
         at_once(&clients, *width, *count, &mut table).await?;
     }
     big_output(&clients, &mut table).await?;
+    by_shell(&native, &container, &mut table.0).await?;
     sandbox.terminate().await?;
     native.remove(&container).await?;
     provider.shutdown(Duration::from_secs(1)).await;
@@ -166,6 +188,37 @@ async fn big_output(clients: &[Client<'_>; 3], table: &mut Table) -> Result<()> 
     }
     table.rows("stdout of 1 GiB", rates, "MiB/s");
     table.rows("CPU of the client for 1 GiB", costs, "s");
+    Ok(())
+}
+
+/// Measures commands by [`SHELL`] beside plain ones, both with the native client: this is what the provider would cost if its
+/// helper were a script.
+async fn by_shell(native: &Native, container: &str, report: &mut Report) -> Result<()> {
+    let (mut plain, mut script) = (Vec::new(), Vec::new());
+    for round in 0..SMALL + 3 {
+        let begun = Instant::now();
+        native.exec(container, &["true"], |_| ()).await?;
+        let between = Instant::now();
+        native.exec(container, &["/bin/sh", "-c", SHELL, "sh", &round.to_string(), "true"], |_| ()).await?;
+        if round >= 3 {
+            plain.push(between - begun);
+            script.push(between.elapsed());
+        }
+    }
+    let time = median(&mut script) * 1000.0;
+    report.row("exec of `true`: by a shell script", Target::None, time, "ms");
+    report.row("ratio to the native client", Target::None, time / (median(&mut plain) * 1000.0), "×");
+    let size = BIG.to_string();
+    let print = ["head", "-c", &size, "/dev/zero"];
+    let mut rates = [0.0; 2];
+    for (before, rate) in [&[][..], &["/bin/sh", "-c", SHELL, "sh", "big"]].into_iter().zip(&mut rates) {
+        let (begun, mut received) = (Instant::now(), 0);
+        native.exec(container, &[before, &print].concat(), |piece| received += piece.len() as u64).await?;
+        ensure!(received == BIG, "{received} bytes instead of {BIG}");
+        *rate = BIG as f64 / MIB / begun.elapsed().as_secs_f64();
+    }
+    report.row("stdout of 1 GiB: by a shell script", Target::None, rates[1], "MiB/s");
+    report.row("ratio to the native client", Target::None, rates[1] / rates[0], "×");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -129,7 +129,9 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<Packed> {
                 left.push(entry.map_err(named)?.path());
             }
             archive.append_dir(&name, &path).map_err(named)?;
-        } else if kind.is_file() || kind.is_symlink() {
+        } else if kind.is_file() {
+            pack_file(&mut archive, &path, &name).map_err(named)?;
+        } else if kind.is_symlink() {
             archive.append_path_with_name(&path, &name).map_err(named)?;
         } else {
             packed.skipped += 1;
@@ -147,6 +149,25 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<Packed> {
     }
     archive.into_inner()?.flush()?;
     Ok(packed)
+}
+
+/// Packs a regular file as long as it is now. The size stands before the content, so what a program appends in the meantime is
+/// left out, and a file that becomes shorter is an error.
+fn pack_file<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path) -> io::Result<()> {
+    // Another program may have put a pipe in the place of the file, which would be waited for, or a link.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it was replaced while it was read"));
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&meta);
+    let mut content = file.take(meta.len());
+    archive.append_data(&mut header, name, &mut content)?;
+    match content.limit() {
+        0 => Ok(()),
+        _ => Err(io::Error::other("it became shorter while it was read")),
+    }
 }
 
 /// Unpacks a stream into `to`, which is created. Existing files stay, unless an entry replaces them.
@@ -633,6 +654,51 @@ mod tests {
         ];
         let name = prop_oneof![30 => name(), 1 => name().prop_map(|name| format!("a/../../{name}"))];
         (kinds, name).prop_map(|((kind, link), name)| Entry { kind, name, link })
+    }
+
+    /// Keeps what is written, and changes a file after the header of the directory and that of the file.
+    struct Changing<F: FnMut()> {
+        written: Vec<u8>,
+        change: Option<F>,
+    }
+
+    impl<F: FnMut()> Write for Changing<F> {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.written.extend_from_slice(data);
+            if self.written.len() >= 1024
+                && let Some(mut change) = self.change.take()
+            {
+                change();
+            }
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        let pack = |size: u64| {
+            std::fs::write(&file, "12345").unwrap();
+            let change = || std::fs::File::options().write(true).open(&file).unwrap().set_len(size).unwrap();
+            let mut writer = Changing { written: Vec::new(), change: Some(change) };
+            pack(folder.path(), &mut writer).map(|_| writer.written)
+        };
+        let packed = pack(5000).unwrap();
+        let mut archive = Archive::new(&packed[..]);
+        let mut texts = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut text = String::new();
+            entry.unwrap().read_to_string(&mut text).unwrap();
+            texts.push(text);
+        }
+        assert_eq!(texts, ["", "12345"], "what was appended is left out");
+        let error = pack(3).unwrap_err().to_string();
+        assert!(error.contains("log: it became shorter"), "{error}");
     }
 
     fn archive(entries: &[Entry]) -> Vec<u8> {
