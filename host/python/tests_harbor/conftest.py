@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from sandbox_host import Provider, SandboxSpec
 
 if TYPE_CHECKING:
     from sandbox_host.harbor import SandboxEnvironment
@@ -184,3 +185,17 @@ def harbor(tmp_path: Path, emulator: Emulator) -> Any:
         return done
 
     return run
+
+
+@pytest.fixture
+def specs(monkeypatch: pytest.MonkeyPatch) -> list[SandboxSpec]:
+    """The definitions of the sandboxes that are created during a test."""
+    seen: list[SandboxSpec] = []
+    create = Provider.create
+
+    def recorded(self: Provider, spec: SandboxSpec) -> Any:
+        seen.append(spec)
+        return create(self, spec)
+
+    monkeypatch.setattr(Provider, "create", recorded)
+    return seen

@@ -49,20 +49,6 @@ async def until(check: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-def specs(monkeypatch: pytest.MonkeyPatch) -> list[SandboxSpec]:
-    """The definitions of the sandboxes that are created during a test."""
-    seen: list[SandboxSpec] = []
-    create = Provider.create
-
-    def recorded(self: Provider, spec: SandboxSpec) -> Any:
-        seen.append(spec)
-        return create(self, spec)
-
-    monkeypatch.setattr(Provider, "create", recorded)
-    return seen
-
-
 # ---- class and options ------------------------------------------------------------------------------------------
 
 

@@ -84,20 +84,6 @@ def nothing_is_left(emulator: Emulator) -> Iterator[None]:
     assert left(emulator) == []
 
 
-@pytest.fixture
-def specs(monkeypatch: pytest.MonkeyPatch) -> list[SandboxSpec]:
-    """The definitions of the sandboxes that are created during a test."""
-    seen: list[SandboxSpec] = []
-    create = Provider.create
-
-    def recorded(self: Provider, spec: SandboxSpec) -> Any:
-        seen.append(spec)
-        return create(self, spec)
-
-    monkeypatch.setattr(Provider, "create", recorded)
-    return seen
-
-
 STORE: dict[str, Any] = {
     "image": "python:3.13",
     "command": ["python3", "-c", SERVER % "of the store"],
