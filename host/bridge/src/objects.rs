@@ -21,12 +21,17 @@ use crate::shapes::results::BuiltImage;
 /// any more takes longer.
 const DROPPED: Duration = Duration::from_secs(5);
 
+/// How long a closed provider may still send what detached commands were given as input.
+const DETACHED: Duration = Duration::from_secs(5);
+
 /// The objects of one bridge, by their numbers. A number is never used twice.
 #[derive(Default)]
 pub(crate) struct Objects {
     table: StdMutex<Table>,
     /// Cancelled when the bridge is closed.
     closed: CancellationToken,
+    /// The number of closed providers whose commands are being killed.
+    ending: Uses,
 }
 
 #[derive(Default)]
@@ -66,17 +71,23 @@ pub(crate) struct Use<T> {
     _counted: Counted,
 }
 
-/// The number of calls on a provider and on the objects that were opened through it.
+/// The number of calls on a provider and on the objects that were opened through it, or of other work under way.
 #[derive(Clone, Default)]
 struct Uses(watch::Sender<usize>);
 
-/// A call that is counted until this is dropped.
+/// A call, or other work, that is counted until this is dropped.
 struct Counted(Uses);
 
 impl Uses {
     fn count(&self) -> Counted {
         self.0.send_modify(|uses| *uses += 1);
         Counted(self.clone())
+    }
+
+    /// Waits until nothing is counted.
+    async fn none(&self) {
+        // Cannot fail: `self` holds the sender.
+        let _ = self.0.subscribe().wait_for(|left| *left == 0).await;
     }
 }
 
@@ -168,14 +179,22 @@ impl Objects {
         }
     }
 
-    /// Removes an object, and those that were opened through it. Calls on them that are under way fail. Does nothing if it was
-    /// removed already.
+    /// Removes an object, and those that were opened through it. Calls on them that are under way fail. A provider ends in
+    /// the background: its commands are killed, then what still runs in its instances is cancelled. Does nothing if the object
+    /// was removed already. Must be called within a tokio runtime.
     pub(crate) fn close(&self, number: u64) -> Result<(), Fault> {
-        self.remove(number).map(drop)
+        if let Some((Object::Provider(object), uses)) = self.remove(number)? {
+            let (provider, ending) = (object.provider.clone(), self.ending.count());
+            tokio::spawn(async move {
+                end(&provider, &uses, DETACHED).await;
+                drop(ending);
+            });
+        }
+        Ok(())
     }
 
-    /// Removes an object like [`close`](Objects::close), and returns what counts the calls that were under way on it.
-    fn remove(&self, number: u64) -> Result<Option<Uses>, Fault> {
+    /// Removes an object like [`close`](Objects::close), and returns it with what counts the calls that were under way on it.
+    fn remove(&self, number: u64) -> Result<Option<(Object, Uses)>, Fault> {
         let mut table = self.table();
         let Some(entry) = table.entries.remove(&number) else {
             return match (1..=table.last).contains(&number) {
@@ -188,7 +207,7 @@ impl Objects {
         drop(table);
         entry.closed.cancel();
         drop(owned);
-        Ok(Some(entry.uses))
+        Ok(Some((entry.object, entry.uses)))
     }
 
     /// Ends a provider: waits for the calls that are under way, cancels those that take longer than `grace`, closes the
@@ -198,8 +217,8 @@ impl Objects {
         // Not as a use, because the end of all uses is waited for.
         let provider = self.get::<ProviderObject>(number)?.object;
         let cancelled = provider.provider.drain(grace).await;
-        if let Some(uses) = self.remove(number)? {
-            end(&provider.provider, &uses).await;
+        if let Some((_, uses)) = self.remove(number)? {
+            end(&provider.provider, &uses, Duration::ZERO).await;
         }
         Ok(cancelled)
     }
@@ -210,10 +229,11 @@ impl Objects {
     }
 
     /// Removes all objects like [`close_all`](Objects::close_all), and waits until the commands of closed processes and of
-    /// cancelled calls were killed.
+    /// cancelled calls were killed, also those of providers that were closed before.
     pub(crate) async fn shut_down_all(&self) {
         let providers = self.remove_all();
-        join_all(providers.iter().map(|(provider, uses)| end(provider, uses))).await;
+        let ends = providers.iter().map(|(provider, uses)| end(provider, uses, Duration::ZERO));
+        tokio::join!(join_all(ends), self.ending.none());
     }
 
     fn remove_all(&self) -> Vec<(Provider, Uses)> {
@@ -248,14 +268,13 @@ impl Table {
 }
 
 /// Waits until the commands of a closed provider were killed: those of its processes and of its calls. A process ends
-/// when the last call on it is dropped, so this waits for the calls first.
-async fn end(provider: &Provider, uses: &Uses) {
-    let mut left = uses.0.subscribe();
-    // The waiting itself cannot fail: `uses` holds the sender.
-    if tokio::time::timeout(DROPPED, left.wait_for(|left| *left == 0)).await.is_err() {
+/// when the last call on it is dropped, so this waits for the calls first. What continues in the background for longer than
+/// `grace` is cancelled.
+async fn end(provider: &Provider, uses: &Uses, grace: Duration) {
+    if tokio::time::timeout(DROPPED, uses.none()).await.is_err() {
         tracing::debug!("a call on a closed provider was not dropped");
     }
-    provider.shutdown(Duration::ZERO).await;
+    provider.shutdown(grace).await;
 }
 
 fn bridge_closed() -> Fault {

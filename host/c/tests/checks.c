@@ -121,8 +121,8 @@ static bool arguments_that_are_not_utf8_are_an_error(void) {
 
 static bool arguments_that_are_not_json_are_an_error(void) {
     EXPECT(fails(run("version", "{"), "invalid-argument", "version"));
-    EXPECT(fails(run("version", "[1]"), "invalid-argument", "the arguments of version must be an object, and not an array"));
-    EXPECT(fails(run("close", "[1]"), "invalid-argument", "an array"));
+    EXPECT(fails(run("version", "[1]"), "invalid-argument", "invalid type: sequence, expected an object"));
+    EXPECT(fails(run("close", "[1]"), "invalid-argument", "expected an object"));
     return true;
 }
 
@@ -587,6 +587,31 @@ static bool closed_provider_refuses_calls(void) {
     return true;
 }
 
+static bool closed_provider_closes_what_it_opened(void) {
+    char arguments[4096], closed[32], process[32];
+    snprintf(arguments, sizeof arguments, "{\"component\": \"%s\"}", component);
+    sandbox_call call = run("provider.open", arguments);
+    snprintf(closed, sizeof closed, "%s", sandbox_call_value(call, "/provider", NULL));
+    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    snprintf(arguments, sizeof arguments, "{\"provider\": %s}", closed);
+    call = run("sandbox.create", arguments);
+    const char *form = "{\"provider\": %s, \"sandbox\": \"%s\", \"command\": {\"argv\": [\"sleep\", \"1000\"]}}";
+    snprintf(arguments, sizeof arguments, form, closed, sandbox_call_value(call, "/info/id", NULL));
+    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    call = run("process.start", arguments);
+    snprintf(process, sizeof process, "{\"process\": %s}", sandbox_call_value(call, "/process", NULL));
+    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    sandbox_call waiting = sandbox_call_start(host, "process.wait", process, NULL, 0);
+    EXPECT(sandbox_call_wait(waiting, 50) == SANDBOX_PENDING);
+    snprintf(arguments, sizeof arguments, "{\"object\": %s}", closed);
+    call = run("close", arguments);
+    EXPECT(sandbox_call_status(call) == SANDBOX_OK && sandbox_call_free(call) == SANDBOX_OK);
+    EXPECT(sandbox_call_wait(waiting, SECONDS * 1000) == SANDBOX_FAILED);
+    EXPECT(fails(waiting, "closed", "was closed during the call"));
+    EXPECT(fails(run("process.wait", process), "closed", "is closed"));
+    return true;
+}
+
 static bool close_ends_calls_under_way(void) {
     enum { COUNT = 20 };
     sandbox_call calls[COUNT];
@@ -656,6 +681,7 @@ static const struct {
     CHECK(close_wakes_next),
     CHECK(callback_may_close_its_host),
     CHECK(closed_provider_refuses_calls),
+    CHECK(closed_provider_closes_what_it_opened),
     CHECK(close_ends_calls_under_way),
     CHECK(closed_host_refuses_calls),
 };

@@ -9,13 +9,12 @@ use futures_util::future::BoxFuture;
 use sandbox_host::{Error, Sandbox};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::fault::Fault;
 use crate::objects::{Objects, Progress, ProviderObject, Use};
 use crate::reply::Reply;
-use crate::shapes::basic::{Shape, kind};
+use crate::shapes::basic::Shape;
 
 /// The result of a method.
 pub(super) type Answer = Result<Reply, Fault>;
@@ -77,18 +76,8 @@ pub(super) fn start<A: DeserializeOwned, F: Future<Output = Answer> + Send + 'st
     context: Context,
     arguments: &str,
 ) -> Result<Work, Fault> {
-    let unusable =
-        |error: serde_json::Error| Fault::invalid(format!("unusable arguments of {}: {error}", context.method));
-    if !arguments.trim_start().starts_with('{') {
-        // Decoding would accept an array with the values of all fields.
-        let value: Value = serde_json::from_str(arguments).map_err(unusable)?;
-        return Err(Fault::invalid(format!(
-            "the arguments of {} must be an object, and not {}",
-            context.method,
-            kind(&value)
-        )));
-    }
-    let arguments = serde_json::from_str(arguments).map_err(unusable)?;
+    let arguments = serde_json::from_str(arguments)
+        .map_err(|error| Fault::invalid(format!("unusable arguments of {}: {error}", context.method)))?;
     Ok(method(context, arguments).boxed())
 }
 

@@ -19,10 +19,12 @@ macro_rules! methods {
 macro_rules! arguments {
     ($($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? })*) => {$(
         #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[serde(deny_unknown_fields, remote = "Self", expecting = "an object")]
         struct $name {
             $($(#[$meta])* $field: $kind,)*
         }
+
+        $crate::shapes::from_object!($name);
     )*};
 }
 
@@ -30,7 +32,7 @@ macro_rules! arguments {
 macro_rules! in_sandbox {
     ($($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? })*) => {$(
         #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[serde(deny_unknown_fields, remote = "Self", expecting = "an object")]
         struct $name {
             provider: u64,
             sandbox: String,
@@ -38,6 +40,8 @@ macro_rules! in_sandbox {
             user: Option<String>,
             $($(#[$meta])* $field: $kind,)*
         }
+
+        $crate::shapes::from_object!($name);
 
         impl $name {
             /// Returns the sandbox that the arguments name.

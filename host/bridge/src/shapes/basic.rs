@@ -166,6 +166,22 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairVisitor<V> {
     }
 }
 
+/// Reads any type from an object. Derived code for a struct accepts objects and arrays, and this leaves it only the object.
+pub(crate) struct Fields<D>(pub(crate) D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Fields<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
 /// Reads an object whose shorthands are replaced before it is decoded. `what` names it in errors.
 pub(crate) fn object<E: Error>(value: Value, what: &str) -> Result<Map<String, Value>, E> {
     match value {

@@ -83,7 +83,7 @@ struct Form {
 
 /// A Dockerfile of this machine.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self", expecting = "an object")]
 struct Local {
     text: Option<String>,
     /// The file with the text, if there is no `text`.
@@ -95,6 +95,8 @@ struct Local {
     target: Option<String>,
     login: Option<RegistryLogin>,
 }
+
+from_object!(Local);
 
 impl<'de> Deserialize<'de> for Image {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
