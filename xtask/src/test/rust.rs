@@ -28,6 +28,10 @@ const GUEST: [&str; 5] =
 /// Time limit of one test program. The slowest takes a few minutes, and four times as long on a busy machine.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
+/// Number of tests of the package `system-tests` that run at the same time, per core. They wait half of their time, for services
+/// and for programs that they start.
+const WAITING_TESTS: usize = 2;
+
 /// Time limit for the rest of the output of a program that has ended. A process that it left may keep the pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -308,7 +312,14 @@ fn command(program: &Executable) -> Command {
         .env("CARGO_MANIFEST_DIR", &program.package)
         .env("SANDBOX_PROGRAM", dist.join("sandbox"))
         .env("SANDBOX_COMPONENT", dist.join("modal-provider.wasm"));
+    if program.package == tools::root().join("tests") {
+        command.env("RUST_TEST_THREADS", (WAITING_TESTS * cores()).to_string());
+    }
     command
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Returns the names of the program's tests that contain the filter.
