@@ -74,8 +74,12 @@ pub async fn get(
     let asked = |value: u32, least: u32| f64::from(if value == 0 { least } else { value });
     let cores = asked(resources.milli_cpu, LEAST.0) / 1000.0;
     let gib = asked(resources.memory_mb, LEAST.1) / 1024.0;
+    let sampled: f64 = samples.iter().map(|(_, seconds)| seconds).sum();
+    // The time since the last sample. Nothing is billed before the first one.
+    let unsampled = if samples.is_empty() { 0.0 } else { (ran - sampled).max(0.0) };
     let billed = |value: fn(&Sample) -> f64, asked: f64| -> f64 {
-        samples.iter().map(|(sample, seconds)| value(sample).max(asked) * seconds).sum()
+        let used: f64 = samples.iter().map(|(sample, seconds)| value(sample).max(asked) * seconds).sum();
+        used + asked * unsampled
     };
     let (cpu_seconds, memory_seconds) = (billed(|s| s.cores, cores), billed(|s| s.gib, gib));
     let mut costs: Vec<(String, u64)> = Vec::new();
@@ -85,8 +89,8 @@ pub async fn get(
         let gpu = resources.gpu_config.unwrap_or_default();
         let price = GPU_PRICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&gpu.gpu_type));
         if let Some((name, price)) = price {
-            let time: f64 = samples.iter().map(|(_, seconds)| seconds).sum();
-            costs.push(((*name).to_owned(), (time * f64::from(gpu.count) * price * PICO).round() as u64));
+            let time = (sampled + unsampled) * f64::from(gpu.count);
+            costs.push(((*name).to_owned(), (time * price * PICO).round() as u64));
         }
     }
     let sum: u64 = costs.iter().map(|(_, cost)| cost).sum();
