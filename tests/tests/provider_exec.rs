@@ -308,6 +308,23 @@ async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
     Ok(())
 }
 
+/// When a command was just started, it has no process with the marker for a moment. This one has none for a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_can_be_resized_before_its_command_is_found() -> Result<()> {
+    const HIDDEN: &str =
+        r#"exec env -i PATH="$PATH" sh -c 'echo ready; sleep 1; PROCESS_TAG=$0 exec sh -c "$1"' "$PROCESS_TAG" "$0""#;
+    const RESIZED: &str = r#"until [ "$(stty size)" = "50 132" ]; do sleep 0.05; done"#;
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let spec = ExecSpec::new(["sh", "-c", HIDDEN, RESIZED]).pty(24, 80, "vt100").timeout(Duration::from_secs(120));
+    let mut process = sandbox.spawn(spec).await?;
+    first_line(&mut process).await;
+    process.resize(50, 132).await?;
+    let verdict = process.wait().await?;
+    assert!(matches!(verdict, Verdict::Exited(0)), "{verdict:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_terminal_of_an_ended_command_can_be_resized() -> Result<()> {
     let world = World::start().await;

@@ -191,22 +191,32 @@ impl Scripts {
     }
 
     async fn send(&self, exec: &ExecRef, signal: u32, grace_tenths: u32) -> Result<()> {
+        let script = signal::signal(&ids::wire_uuid(&exec.exec), signal, grace_tenths);
+        let absent = "No process of the exec could be found, because it has cleared its environment. Terminate the sandbox to end it.";
+        self.on_processes(exec, &script, "exec.signal", "", absent).await
+    }
+
+    /// Runs a script on the processes of an exec. Looks several times, because an exec has none, and no terminal, right after
+    /// its start. Succeeds if the exec has ended. `absent` is the text of the error if there is nothing to work on.
+    async fn on_processes(
+        &self,
+        exec: &ExecRef,
+        script: &Script,
+        capability: &str,
+        tools: &str,
+        absent: &str,
+    ) -> Result<()> {
         for look in 0..LOOKS {
-            let script = signal::signal(&ids::wire_uuid(&exec.exec), signal, grace_tenths);
-            let result = self.about(exec, &script).await?;
+            let result = self.about(exec, script).await?;
             match result.verdict {
                 Verdict::Exited(0) | Verdict::SandboxEnded(_) => return Ok(()),
                 // The exec has ended or never existed.
                 Verdict::Exited(signal::NOT_FOUND) if self.has_ended(exec).await? => return Ok(()),
                 Verdict::Exited(signal::NOT_FOUND) => self.service().transport().sleep(FIRST_PAUSE * (1 << look)).await,
-                verdict => return Err(failed("exec.signal", "", &verdict, &result.stderr.data)),
+                verdict => return Err(failed(capability, tools, &verdict, &result.stderr.data)),
             }
         }
-        let text = format!(
-            "No process of the exec {} could be found, because it has cleared its environment. Terminate the sandbox to end it.",
-            exec.exec
-        );
-        Err(Error::new(ErrorKind::Conflict, text).about(&exec.exec))
+        Err(Error::new(ErrorKind::Conflict, absent).about(&exec.exec))
     }
 
     /// Implements `resize` of the interface. Changes the size of the terminal of a command.
@@ -224,16 +234,7 @@ impl Scripts {
             return Err(Error::unsupported("exec.resize", "The terminal of the entry-point command has a fixed size."));
         }
         let script = signal::resize(&ids::wire_uuid(&exec.exec), size.rows, size.columns);
-        let result = self.about(&exec, &script).await?;
-        match result.verdict {
-            Verdict::Exited(0) | Verdict::SandboxEnded(_) => Ok(()),
-            Verdict::Exited(signal::NOT_FOUND) if self.has_ended(&exec).await? => Ok(()),
-            Verdict::Exited(signal::NOT_FOUND) => {
-                Err(Error::new(ErrorKind::Conflict, format!("The exec {} has no terminal.", exec.exec))
-                    .about(&exec.exec))
-            }
-            verdict => Err(failed("exec.resize", " and stty", &verdict, &result.stderr.data)),
-        }
+        self.on_processes(&exec, &script, "exec.resize", " and stty", "The exec has no terminal.").await
     }
 
     async fn has_ended(&self, exec: &ExecRef) -> Result<bool> {
