@@ -244,7 +244,9 @@ async fn cancelled_write(case: Arc<Case>) -> Outcome {
         let (sandbox, path) = (sandbox.clone(), path.clone());
         async move { sandbox.upload(&path, reader, WriteOptions::default()).await }
     });
-    let _ = tokio::time::timeout(Duration::from_secs(30), writer.write_all(&vec![b'n'; 3 << 20])).await;
+    // The host reads at most two pieces of 8 MiB ahead, so some data has been sent when it has taken more.
+    let sent = tokio::time::timeout(Duration::from_secs(120), writer.write_all(&vec![b'n'; 20 << 20])).await;
+    ensure!(sent.is_ok(), "20 MiB were not accepted within 120 s");
     upload.abort();
     let _ = upload.await;
     sandbox.write_file(&path, "complete", WriteOptions::default()).await?;

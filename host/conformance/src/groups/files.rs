@@ -858,9 +858,9 @@ async fn abort(case: &Case, sandbox: &Sandbox, options: WriteOptions) -> Outcome
         let (sandbox, path) = (sandbox.clone(), path.clone());
         async move { sandbox.upload(&path, reader, options).await }
     });
-    // More than one piece, so that some data has been sent.
-    let sent = tokio::time::timeout(Duration::from_secs(60), writer.write_all(&vec![b'n'; 5 << 20])).await;
-    ensure!(sent.is_ok(), "5 MiB were not accepted within 60 s, {mode:?}");
+    // The host reads at most two pieces of 8 MiB ahead, so some data has been sent when it has taken more.
+    let sent = tokio::time::timeout(Duration::from_secs(120), writer.write_all(&vec![b'n'; 20 << 20])).await;
+    ensure!(sent.is_ok(), "20 MiB were not accepted within 120 s, {mode:?}");
     is_old().await?;
     upload.abort();
     let _ = upload.await;
