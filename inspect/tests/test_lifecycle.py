@@ -165,9 +165,10 @@ async def let_lease_expire(created: Created) -> None:
     await created.sandbox.set_tags({**tags, "sandbox-lease": "1"})
 
 
-async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "x-modal: {app_name: inspect-tests-elsewhere}"], ids=["same app", "other app"])
+async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path, more: str) -> None:
     path = tmp_path / "compose.yaml"
-    path.write_text(VOLUMES)
+    path.write_text(VOLUMES + more)
     left = of(await provider().sample_init("contract", str(path), {"__sample_id__": "v3"})).created
     await let_lease_expire(left)
     current_run().swept.clear()

@@ -56,7 +56,7 @@ async def _check_and_sweep(kind: Kind, provider: Provider) -> None:
             await provider.check()
         with trace_action(logger, kind.title, "sweep"):
             # The tags, which name the volumes, cannot be read after the sweep.
-            found = await provider.list(tags={OWNER_TAG: owner(kind)}, max=MAX_SWEPT)
+            found = await provider.list(tags={OWNER_TAG: owner(kind)}, max=MAX_SWEPT, all_apps=True)
             volumes = {sandbox.id: volumes_of(sandbox.tags) for sandbox in found}
             swept = [sandbox.id for sandbox in await provider.sweep(owner(kind)) if sandbox.terminated]
             await delete_volumes(provider, [volume for id in swept for volume in volumes.get(id, [])], kind)
