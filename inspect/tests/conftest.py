@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pytest
 from inspect_modal_sandbox.lifecycle.run import runs
 
+OUTSIDE = "outside.example"
+"""A name that resolves in sandboxes whose network is open, and in no others. No machine of this name is needed."""
+
 
 class Emulator:
     """A running emulator."""
@@ -34,7 +37,7 @@ class Emulator:
 def emulator() -> Iterator[Emulator]:
     program = os.environ["SANDBOX_PROGRAM"]
     process = subprocess.Popen(
-        [program, "emulator", "--exit-with-stdin", "--network"],
+        [program, "emulator", "--exit-with-stdin", "--network", "--resolve", f"{OUTSIDE}=192.0.2.7"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

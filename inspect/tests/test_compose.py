@@ -12,6 +12,7 @@ from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, c
 from inspect_modal_sandbox.lifecycle import directories
 from inspect_modal_sandbox.lifecycle.images import image_variables
 from inspect_modal_sandbox.lifecycle.run import Run
+from inspect_modal_sandbox.lifecycle.specification import sandbox_specification
 from inspect_modal_sandbox.plan import ConfigError
 from sandbox_host.compose import envfile, goyaml, plan
 
@@ -340,3 +341,21 @@ def test_the_log_says_which_volumes_are_shared() -> None:
     text = "volumes: {cache: {name: everyones}}\nservices: {default: {image: x, volumes: ['cache:/cache']}}"
     (warning,) = made(text).warnings
     assert "volumes.cache is the volume everyones at Modal: all samples share it" in warning
+
+
+def test_only_services_whose_network_is_open_reach_the_internet() -> None:
+    result = made(
+        """
+        services:
+          default: {image: x, networks: [inside]}
+          proxy: {image: x, networks: [inside, outside]}
+          store: {image: x, networks: [inside]}
+        networks: {inside: {internal: true}, outside: {}}
+        """
+    )
+    specification = sandbox_specification(result, ["im-1", "im-2", "im-3"], {})
+    sidecars = {sidecar.name: sidecar.network for sidecar in specification.sidecars}
+    assert sidecars["proxy"].outbound == "open"
+    for network in (specification.network, sidecars["store"]):
+        # A list without entries: the network of a container that is blocked has no address.
+        assert network.outbound == "allowed" and not network.cidrs and not network.domains

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from conftest import Emulator
+from conftest import OUTSIDE, Emulator
 from inspect_ai.tool import ToolError
 from inspect_ai.util import (
     OutputLimitExceededError,
@@ -412,6 +412,9 @@ async def test_services_reach_each_other_by_all_their_names(tmp_path: Path) -> N
         assert hosts.stdout.split() == ["192.0.2.7", "further"]
         out = await environments["default"].exec(["python3", "-c", ASK, "192.0.2.7"])
         assert "No route to host" in out.stderr, "an internal network does not reach the outside"
+        # Some machines have no route to that address either.
+        for name in environments:
+            assert not (await environments[name].exec(["getent", "hosts", OUTSIDE])).success, name
     finally:
         await provider().sample_cleanup("contract", str(path), environments, False)
 
@@ -516,6 +519,8 @@ async def test_one_service_of_an_internal_network_may_reach_the_internet(tmp_pat
             assert answer.stdout == f"{target}\n", answer
         out = await environments["default"].exec(["python3", "-c", ASK, "192.0.2.7"])
         assert "No route to host" in out.stderr
+        assert (await environments["proxy"].exec(["getent", "hosts", OUTSIDE])).success
+        assert not (await environments["default"].exec(["getent", "hosts", OUTSIDE])).success
     finally:
         await provider().sample_cleanup("contract", str(path), environments, False)
 
@@ -531,8 +536,9 @@ async def test_a_default_service_without_a_network_reaches_no_other(tmp_path: Pa
     try:
         answer = await environments["one"].exec(["python3", "-c", ASK, "two"], timeout=60)
         assert answer.stdout == "two\n", answer
-        for name in ("one", "two"):
+        for name in ("one", "two", OUTSIDE):
             assert not (await environments["default"].exec(["getent", "hosts", name])).success
+        assert (await environments["one"].exec(["getent", "hosts", OUTSIDE])).success
     finally:
         await provider().sample_cleanup("contract", str(path), environments, False)
 
