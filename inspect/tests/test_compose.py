@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from inspect_modal_sandbox.lifecycle import directories
 from inspect_modal_sandbox.lifecycle.images import image_variables
 from inspect_modal_sandbox.lifecycle.run import Run
 from inspect_modal_sandbox.lifecycle.specification import sandbox_specification
+from inspect_modal_sandbox.lifecycle.volumes import name_volumes, volumes_of
 from inspect_modal_sandbox.plan import ConfigError
-from sandbox_host.compose import envfile, goyaml, plan
+from sandbox_host.compose import binds, envfile, extensions, goyaml, plan
 
 
 def made(text: str, directory: Path = Path("/")) -> plan.Plan:
@@ -343,6 +345,16 @@ def test_the_log_says_which_volumes_are_shared() -> None:
     assert "volumes.cache is the volume everyones at Modal: all samples share it" in warning
 
 
+def test_the_name_of_a_volume_carries_run_and_sample() -> None:
+    services = "{default: {image: x, volumes: ['both:/a']}, other: {image: x, volumes: ['both:/b']}}"
+    text = f"volumes: {{both: }}\nservices: {services}"
+    tags = [{"inspect-run": run, "inspect-task": "t", "inspect-sample": "4"} for run in ("Kq3-first", "Kq3-first", "Zx7-other")]
+    first, again, other = [name_volumes(made(text), own) for own in tags]
+    assert len({*first, *again, *other}) == 3
+    assert "Kq3first" in first[0] and "Zx7other" in other[0] and "t-4" in first[0]
+    assert [volumes_of(own) for own in tags] == [first, again, other]
+
+
 def test_only_services_whose_network_is_open_reach_the_internet() -> None:
     result = made(
         """
@@ -359,3 +371,39 @@ def test_only_services_whose_network_is_open_reach_the_internet() -> None:
     for network in (specification.network, sidecars["store"]):
         # A list without entries: the network of a container that is blocked has no address.
         assert network.outbound == "allowed" and not network.cidrs and not network.domains
+
+
+def test_only_small_mounts_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "data" / name).write_bytes(b"x" * 1000)
+    text = "services: {default: {image: x, volumes: ['./data:/data:ro']}}"
+    for limit, value in [("MAX_BYTES", 1999), ("MAX_FILES", 2)]:
+        with monkeypatch.context() as patch:
+            patch.setattr(binds, limit, value)
+            with pytest.raises(ConfigError, match=r"services\.default\.volumes: .*data is too large"):
+                made(text, tmp_path)
+    monkeypatch.setattr(binds, "MAX_BYTES", 2000)
+    monkeypatch.setattr(binds, "MAX_FILES", 3)
+    context = Path(made(text, tmp_path).services[0].image["source"]["dockerfile"]["context"])
+    assert (context / "0" / "one").read_bytes() == b"x" * 1000
+
+
+def test_equal_names_of_mounts_in_different_directories_are_different_files(tmp_path: Path) -> None:
+    contexts = []
+    for where in ("here", "there"):
+        (tmp_path / where).mkdir()
+        (tmp_path / where / "settings").write_text(where)
+        text = "services: {default: {image: x, volumes: ['./settings:/settings:ro']}}"
+        contexts.append(Path(made(text, tmp_path / where).services[0].image["source"]["dockerfile"]["context"]))
+    assert [(context / "0").read_text() for context in contexts] == ["here", "there"]
+
+
+def test_the_readme_names_every_key_of_the_extensions() -> None:
+    """Those who come from another plugin look for its keys in the table."""
+    nodes = ast.walk(ast.parse(Path(extensions.__file__).read_text()))
+    patterns = [ast.literal_eval(node.value) for node in nodes if isinstance(node, ast.MatchValue)]
+    assert "experimental_options" in patterns
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    section = readme.partition("## Migrate from another plugin")[2].partition("\n## ")[0]
+    assert [key for key in patterns if f"`{key}`" not in section and f": {key}`" not in section] == []

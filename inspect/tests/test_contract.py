@@ -31,7 +31,7 @@ from inspect_ai.util import (
 )
 from inspect_ai.util._sandbox.events import SandboxEnvironmentProxy, SandboxTimeoutError
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
-from inspect_modal_sandbox import ModalSandboxConfig
+from inspect_modal_sandbox import ModalSandboxConfig, files
 from inspect_modal_sandbox.lifecycle.run import current_run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -185,6 +185,12 @@ async def test_a_time_limit_sends_sigterm_first(box: SandboxEnvironment) -> None
     await until(box, "! pgrep -f 'sleep 471[5]'")
 
 
+async def test_a_command_that_ignores_sigterm_is_killed_after_its_time_limit(box: SandboxEnvironment) -> None:
+    with pytest.raises(SandboxTimeoutError):
+        await box.exec(["sh", "-c", "trap '' TERM; setsid sleep 4716 & sleep 4716"], timeout=1)
+    await until(box, "! pgrep -f 'sleep 471[6]'")
+
+
 @pytest.mark.parametrize(
     "script", ["printf 'ab\\303\\244'", "head -c 5000 /dev/zero | tr '\\0' '\\377'", "yes ä | head -n 3000"]
 )
@@ -193,6 +199,17 @@ async def test_output_that_is_not_utf8_fits_the_limit(box: SandboxEnvironment, s
     with override_sandbox_output_limit(limit, "exec"):
         result = await box.exec(["sh", "-c", script])
     assert result.success and len(result.stdout.encode()) <= limit
+
+
+async def test_the_end_of_output_that_is_not_utf8_is_kept(box: SandboxEnvironment) -> None:
+    bad = "\N{REPLACEMENT CHARACTER}"
+    for script, kept in [
+        ("yes ä | head -n 100 | tr -d '\\n'; printf end", "ä" * 48 + "end"),
+        ("head -c 200 /dev/zero | tr '\\0' x; printf '\\377end'", "x" * 94 + bad + "end"),
+    ]:
+        with override_sandbox_output_limit(100, "exec"):
+            result = await box.exec(["sh", "-c", script])
+        assert result.stdout == kept
 
 
 async def test_lone_surrogates_are_replaced(box: SandboxEnvironment) -> None:
@@ -330,6 +347,26 @@ async def test_a_special_file_is_refused_at_once(box: SandboxEnvironment) -> Non
         await box.read_file("/tmp/" + "x" * 5000)
 
 
+async def test_a_special_file_is_refused_at_once_for_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the configuration names a user, commands of that user read and write the files."""
+    monkeypatch.setattr(files, "TRANSFER_SECS", 30.0)
+    config = ModalSandboxConfig(image="debian:13", workdir="/tmp", user="nobody")
+    environments = await provider().sample_init("contract", config, {"__sample_id__": 27})
+    environment = environments["default"]
+    try:
+        script = "import socket; socket.socket(socket.AF_UNIX).bind('socket')"
+        assert (await environment.exec(["sh", "-c", f'mkfifo pipe; python3 -c "{script}"'])).success
+        for name in ("pipe", "socket", "/dev/zero"):
+            with pytest.raises(OSError, match="not a regular file") as raised:
+                await environment.read_file(name)
+            assert isinstance(raised.value, ToolError) and raised.value.filename == name
+        for name in ("pipe", "socket"):
+            with pytest.raises(OSError, match="not a regular file"):
+                await environment.write_file(name, "x")
+    finally:
+        await provider().sample_cleanup("contract", config, environments, False)
+
+
 async def test_errors_that_a_model_sees_do_not_reveal_the_harness(emulator: Emulator) -> None:
     environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 20})
     environment = environments["default"]
@@ -463,6 +500,49 @@ services:
         await provider().sample_init("contract", str(path), {"__sample_id__": 22})
     assert "starting" in str(raised.value) and "db |" not in str(raised.value)
     assert set(current_run().alive) == before, "the sandbox was not terminated"
+
+
+async def test_a_service_that_fails_before_it_answers_is_named(tmp_path: Path, emulator: Emulator) -> None:
+    path = await compose(
+        tmp_path, "services: {default: {IDLE}, db: {image: debian:13, command: [sh, -c, 'echo no space left; exit 7']}}"
+    )
+    # The first command in the container starts when the container has ended.
+    emulator.ask("faults", {"method": "TaskExecStart", "fault": {"delay": {"millis": 2000}}})
+    try:
+        with pytest.raises(RuntimeError, match=r"'db' has ended: .*exit code 7.*no space left"):
+            await provider().sample_init("contract", str(path), {"__sample_id__": 28})
+    finally:
+        emulator.ask("faults", method="DELETE")
+
+
+FAILS_WHEN_ASKED = """
+import socket
+socket.create_server(("", 8000)).accept()
+print("no space left", flush=True)
+raise SystemExit(7)
+"""
+
+HAS_SEEN_ITS_END = """
+import pathlib, socket
+try:
+    socket.create_connection(("db", 8000), 10)
+    pathlib.Path("/tmp/seen").touch()
+except OSError:
+    raise SystemExit(not pathlib.Path("/tmp/seen").exists())
+raise SystemExit(1)
+"""
+
+
+async def test_a_service_that_fails_after_it_has_answered_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    check = {"test": ["CMD", "python3", "-c", HAS_SEEN_ITS_END], "interval": "1s", "retries": 60}
+    services = {
+        "default": {"image": "python:3.13", "command": "tail -f /dev/null", "healthcheck": check},
+        "db": {"image": "python:3.13", "command": ["python3", "-c", FAILS_WHEN_ASKED]},
+    }
+    path.write_text(json.dumps({"services": services}))
+    with pytest.raises(RuntimeError, match=r"'db' has ended: .*exit code 7.*no space left"):
+        await provider().sample_init("contract", str(path), {"__sample_id__": 29})
 
 
 async def test_the_health_check_of_an_image_counts(tmp_path: Path) -> None:

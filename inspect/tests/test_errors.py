@@ -54,6 +54,13 @@ def test_errors_of_commands(kind: str, subject: str | None, happened: str, expec
         assert "example" not in str(raised) and "sb-123" not in str(raised), "a model sees this text"
 
 
+@pytest.mark.parametrize("kind", ["sandbox-ended", "timed-out"])
+def test_the_log_has_the_details_that_a_model_does_not_see(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    for mapped in (exec_error, file_error):
+        assert DETAILS not in str(mapped(failure(kind), "notes.txt")) and DETAILS in caplog.text
+        caplog.clear()
+
+
 def test_only_a_user_that_was_asked_for_is_reported_as_unsupported() -> None:
     assert exec_error(failure("unsupported", "exec.user"), None) is None
 

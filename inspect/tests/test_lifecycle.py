@@ -16,9 +16,12 @@ from conftest import Emulator
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironment, SandboxUnavailableError
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
-from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment
+from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, pacing
+from inspect_modal_sandbox.lifecycle import create
 from inspect_modal_sandbox.lifecycle.run import Created, current_run
+from inspect_modal_sandbox.lifecycle.volumes import name_volumes
 from inspect_modal_sandbox.provider import opened
+from sandbox_host.compose.plan import Plan
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -177,6 +180,28 @@ async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path, m
     current_run().alive.clear()
 
 
+async def test_volumes_of_a_sandbox_that_is_refused_are_deleted(
+    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(VOLUMES)
+    names: list[str] = []
+
+    def noted(plan: Plan, tags: dict[str, str]) -> list[str]:
+        names.extend(name_volumes(plan, tags))
+        return list(names)
+
+    monkeypatch.setattr(create, "name_volumes", noted)
+    emulator.ask("faults", {"method": "SandboxCreate*", "fault": {"status": {"code": 9, "message": "closed"}}})
+    try:
+        with pytest.raises(RuntimeError, match="closed"):
+            await provider().sample_init("contract", str(path), {"__sample_id__": "v4"})
+    finally:
+        emulator.ask("faults", method="DELETE")
+    monkeypatch.undo()
+    assert len(names) == 1 and await is_gone(names[0])
+
+
 async def test_sandboxes_of_a_killed_run_are_terminated_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
     left, kept = [(await fresh())[1].created for _ in range(2)]
     await let_lease_expire(left)
@@ -240,6 +265,18 @@ async def test_a_second_interruption_leaves_nothing() -> None:
     assert await (await opened()).list(tags={"inspect-sample": "twice"}) == []
 
 
+async def test_a_creation_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[object] = []
+
+    async def turn(of: object) -> None:
+        turns.append(of)
+
+    monkeypatch.setattr(pacing, "turn", turn)
+    environments, environment = await fresh()
+    assert turns == [environment.created.provider]
+    await provider().sample_cleanup("contract", CONFIG, environments, False)
+
+
 async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
     emulator.ask("faults", {"method": "SandboxCreateV2", "times": 1, "fault": {"delay": {"millis": 500}}})
     # The task runs in a copy of this context, so the state must exist before.
@@ -296,6 +333,19 @@ async def test_cleanup_searches_all_apps_and_says_where() -> None:
     assert f"Terminated {id}" in done.stdout and "in all apps of the default environment" in done.stdout
     assert "in all apps" in (await asyncio.to_thread(cleanup)).stdout
     current_run().alive.clear()
+
+
+async def test_a_sandbox_is_in_the_app_that_its_configuration_names() -> None:
+    configs = [CONFIG, ModalSandboxConfig(image="debian:13", app_name="inspect-tests-elsewhere")]
+    samples = [await provider().sample_init("contract", config, {"__sample_id__": 3}) for config in configs]
+    created = [of(environments).created for environments in samples]
+    try:
+        for one in created:
+            found = await one.provider.list(tags={"sandbox-owner": "inspect-tests"})
+            assert [sandbox.id for sandbox in found] == [one.id]
+    finally:
+        for config, environments in zip(configs, samples, strict=True):
+            await provider().sample_cleanup("contract", config, environments, False)
 
 
 async def test_cleanup_asks_on_a_terminal() -> None:

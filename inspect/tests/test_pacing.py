@@ -101,9 +101,10 @@ class Service:
 
     def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: str = "no") -> None:
         self.refusals, self.kind, self.happened, self.asked = refusals, kind, happened, 0
+        self.waits = Throttled(0, 0.0)
 
     async def throttled(self) -> Throttled:
-        return Throttled(0, 0.0)
+        return self.waits
 
     async def create(self, specification: Any) -> Any:
         self.asked += 1
@@ -135,3 +136,30 @@ async def test_a_creation_that_exceeds_the_rate_is_repeated(tmp_path: Path, monk
         with pytest.raises(SandboxError):
             await pacing.create(service, it)
         assert service.asked == asked
+
+
+@pytest.mark.asyncio
+async def test_the_rate_begins_at_20_and_follows_what_the_service_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The component obeys the waits that the service asks for, and counts them. Other processes must hear of them too."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(pacing.RATE_VARIABLE, raising=False)
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    waited: list[float] = []
+
+    async def sleep(secs: float) -> None:
+        waited.append(secs)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    service: Any = Service(0)
+    for _ in range(3):
+        await pacing.turn(service)
+    assert waited == pytest.approx([0.05, 0.1])
+    service.waits = Throttled(1, 12.5)
+    for _ in range(2):
+        await pacing.turn(service)
+    assert waited[2:] == pytest.approx([12.5, 12.6]), "half the rate after the wait"
+    monkeypatch.setattr("time.time", lambda: 1100.0)
+    await pacing.turn(service)
+    assert len(waited) == 4, "the same wait counts once"
