@@ -378,15 +378,16 @@ def test_only_small_mounts_are_copied(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("one", "two"):
         (tmp_path / "data" / name).write_bytes(b"x" * 1000)
     text = "services: {default: {image: x, volumes: ['./data:/data:ro']}}"
-    for limit, value in [("MAX_BYTES", 1999), ("MAX_FILES", 2)]:
+    (tmp_path / "data" / "link").symlink_to("one")
+    for limit, value in [("MAX_BYTES", 1999), ("MAX_FILES", 3)]:
         with monkeypatch.context() as patch:
             patch.setattr(binds, limit, value)
             with pytest.raises(ConfigError, match=r"services\.default\.volumes: .*data is too large"):
                 made(text, tmp_path)
     monkeypatch.setattr(binds, "MAX_BYTES", 2000)
-    monkeypatch.setattr(binds, "MAX_FILES", 3)
+    monkeypatch.setattr(binds, "MAX_FILES", 4)
     context = Path(made(text, tmp_path).services[0].image["source"]["dockerfile"]["context"])
-    assert (context / "0" / "one").read_bytes() == b"x" * 1000
+    assert (context / "0" / "one").read_bytes() == b"x" * 1000 and (context / "0" / "link").is_symlink()
 
 
 def test_equal_names_of_mounts_in_different_directories_are_different_files(tmp_path: Path) -> None:
@@ -407,3 +408,11 @@ def test_the_readme_names_every_key_of_the_extensions() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     section = readme.partition("## Migrate from another plugin")[2].partition("\n## ")[0]
     assert [key for key in patterns if f"`{key}`" not in section and f": {key}`" not in section] == []
+
+
+def test_the_secret_of_the_registry_is_that_of_every_service(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM example.com/private\n")
+    services = "{default: {image: example.com/private}, built: {build: .}}"
+    result = made(f"services: {services}\nx-modal: {{image_registry_secret: mine}}", tmp_path)
+    found = [source["login_secret"] for service in result.services for source in service.image["source"].values()]
+    assert found == ["mine", "mine"]
