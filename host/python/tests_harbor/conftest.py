@@ -35,6 +35,9 @@ WORKDIR /app
 COPY words.txt ./
 """
 
+OUTSIDE = "outside.example"
+"""A name that resolves in sandboxes whose network is open, and in no others. No machine of this name is needed."""
+
 HERE = Path(__file__).parent
 
 Make = Callable[..., "SandboxEnvironment"]
@@ -61,7 +64,7 @@ class Emulator:
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
     process = subprocess.Popen(
-        [os.environ["SANDBOX_PROGRAM"], "emulator", "--exit-with-stdin", "--network"],
+        [os.environ["SANDBOX_PROGRAM"], "emulator", "--exit-with-stdin", "--network", "--resolve", f"{OUTSIDE}=192.0.2.7"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
