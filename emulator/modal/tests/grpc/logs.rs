@@ -68,6 +68,23 @@ async fn a_few_lines_are_entries_of_their_own() {
     }
 }
 
+/// A client that follows output may know only the task or the sandbox, and not the app.
+#[tokio::test]
+async fn output_is_followed_by_the_task_or_the_sandbox_alone() {
+    let mut world = World::start().await;
+    let sandbox = ended(&mut world, "echo mine").await;
+    ended(&mut world, "echo another").await;
+    for (task_id, sandbox_id) in [(sandbox.task_id.clone(), String::new()), (String::new(), sandbox.id.clone())] {
+        let request = proto::AppGetLogsRequest { task_id, sandbox_id, timeout: 20.0, ..Default::default() };
+        let mut stream = world.control.app_get_logs(request.clone()).await.expect("a stream").into_inner();
+        let mut followed = String::new();
+        while let Some(batch) = stream.message().await.unwrap() {
+            followed += &text(&batch.items);
+        }
+        assert_eq!(followed, "mine\n", "{request:?}");
+    }
+}
+
 /// Two adjacent spans of time together contain the whole log, with each line in the span in which it begins.
 #[tokio::test]
 async fn spans_of_time_divide_a_log() {
