@@ -229,6 +229,26 @@ fn a_command_runs_in_an_image_whose_entry_point_ends() {
     );
 }
 
+/// Entries of a build context that no builder accepts. The image is built without them.
+#[test]
+fn a_build_reports_the_files_that_it_did_not_send() {
+    let emulator = shared();
+    let context = tempfile::tempdir().expect("cannot create a directory");
+    let at = |name: &str| context.path().join(name);
+    fs::write(at("Dockerfile"), "FROM debian\nCOPY . /context/\n").expect("cannot write the file");
+    fs::write(at("file"), "x").expect("cannot write the file");
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("cannot create the pipe");
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("cannot create the socket");
+    let mut command = emulator.sandbox();
+    let output = feed(command.args(["run", "--dockerfile"]).arg(at("Dockerfile")).args(["--", "ls", "/context"]), b"");
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Dockerfile\nfile\n", "{text}");
+    for what in ["pipe: it is a named pipe", "socket: it is a socket"] {
+        assert!(text.contains(&format!("not in the build context: {what}")), "{text}");
+    }
+}
+
 #[test]
 fn a_copy_reports_the_files_that_it_skipped() {
     let emulator = shared();
