@@ -229,6 +229,19 @@ fn a_command_runs_in_an_image_whose_entry_point_ends() {
     );
 }
 
+/// This machine has a disk too, so the error names the one that is full.
+#[test]
+fn a_full_disk_of_a_sandbox_is_said_to_be_the_sandboxs() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let file = tempfile::NamedTempFile::new().expect("cannot create the file");
+    fs::write(file.path(), "x").expect("cannot write the file");
+    let path = file.path().to_str().expect("not UTF-8");
+    // Every write to this device fails like a write to a full disk.
+    fails(emulator, &["cp", path, &format!("{id}:/dev/full")], &["the sandbox's disk is full"]);
+    printed(emulator, &["terminate", &id]);
+}
+
 /// Entries of a build context that no builder accepts. The image is built without them.
 #[test]
 fn a_build_reports_the_files_that_it_did_not_send() {
