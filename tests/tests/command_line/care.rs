@@ -229,6 +229,20 @@ fn a_command_runs_in_an_image_whose_entry_point_ends() {
     );
 }
 
+/// A client that has only the id of an image knows nothing about its entry point. Here it ends before the command starts.
+#[test]
+fn a_command_runs_in_an_image_by_id_whose_entry_point_has_ended() {
+    let emulator = Emulator::start();
+    let mut command = emulator.sandbox();
+    let built = feed(command.args(["build", "-q", "--dockerfile", "-"]), b"FROM debian\nENTRYPOINT [\"false\"]\n");
+    let image = String::from_utf8(built.stdout).expect("not UTF-8").trim().to_owned();
+    let late = json!({ "method": "TaskExecStart", "times": 1, "fault": { "delay": { "millis": 3000 } } });
+    order(&emulator, &json!([late]));
+    let output = feed(emulator.sandbox().args(["run", "-q", "--image", &image, "--", "echo", "out"]), b"");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"out\n");
+}
+
 /// This machine has a disk too, so the error names the one that is full.
 #[test]
 fn a_full_disk_of_a_sandbox_is_said_to_be_the_sandboxs() {
