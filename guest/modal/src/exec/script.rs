@@ -234,7 +234,8 @@ impl Scripts {
             return Err(Error::unsupported("exec.resize", "The terminal of the entry-point command has a fixed size."));
         }
         let script = signal::resize(&ids::wire_uuid(&exec.exec), size.rows, size.columns);
-        self.on_processes(&exec, &script, "exec.resize", " and stty", "The exec has no terminal.").await
+        self.on_processes(&exec, &script, "exec.resize", " and stty", "The exec has no terminal: start it with `pty`.")
+            .await
     }
 
     async fn has_ended(&self, exec: &ExecRef) -> Result<bool> {
