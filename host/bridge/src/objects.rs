@@ -21,7 +21,8 @@ use crate::shapes::results::BuiltImage;
 /// any more takes longer.
 const DROPPED: Duration = Duration::from_secs(5);
 
-/// How long a closed provider may still send what detached commands were given as input.
+/// How long a closed provider may still send what detached commands were given as input. That is at most 1 MiB, which takes
+/// milliseconds. A call that was given up can go on for a minute in a plugin with a single instance, and ends after this time.
 const DETACHED: Duration = Duration::from_secs(5);
 
 /// The objects of one bridge, by their numbers. A number is never used twice.

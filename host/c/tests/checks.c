@@ -573,14 +573,20 @@ static bool callback_may_close_its_host(void) {
     return true;
 }
 
-static bool closed_provider_refuses_calls(void) {
-    char arguments[4096], closed[32];
+/* Opens a provider that a check closes, and writes its number. */
+static bool opens_provider(char number[32]) {
+    char arguments[4096];
     snprintf(arguments, sizeof arguments, "{\"component\": \"%s\"}", component);
     sandbox_call call = run("provider.open", arguments);
-    snprintf(closed, sizeof closed, "%s", sandbox_call_value(call, "/provider", NULL));
-    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    snprintf(number, 32, "%s", sandbox_call_value(call, "/provider", NULL));
+    return sandbox_call_free(call) == SANDBOX_OK;
+}
+
+static bool closed_provider_refuses_calls(void) {
+    char arguments[4096], closed[32];
+    EXPECT(opens_provider(closed));
     snprintf(arguments, sizeof arguments, "{\"provider\": %s, \"grace_ms\": 1000}", closed);
-    call = run("provider.shutdown", arguments);
+    sandbox_call call = run("provider.shutdown", arguments);
     EXPECT(is(call, "/cancelled", "0") && sandbox_call_free(call) == SANDBOX_OK);
     snprintf(arguments, sizeof arguments, "{\"provider\": %s}", closed);
     EXPECT(fails(run("provider.check", arguments), "closed", "is closed"));
@@ -589,12 +595,9 @@ static bool closed_provider_refuses_calls(void) {
 
 static bool closed_provider_closes_what_it_opened(void) {
     char arguments[4096], closed[32], process[32];
-    snprintf(arguments, sizeof arguments, "{\"component\": \"%s\"}", component);
-    sandbox_call call = run("provider.open", arguments);
-    snprintf(closed, sizeof closed, "%s", sandbox_call_value(call, "/provider", NULL));
-    EXPECT(sandbox_call_free(call) == SANDBOX_OK);
+    EXPECT(opens_provider(closed));
     snprintf(arguments, sizeof arguments, "{\"provider\": %s}", closed);
-    call = run("sandbox.create", arguments);
+    sandbox_call call = run("sandbox.create", arguments);
     const char *form = "{\"provider\": %s, \"sandbox\": \"%s\", \"command\": {\"argv\": [\"sleep\", \"1000\"]}}";
     snprintf(arguments, sizeof arguments, form, closed, sandbox_call_value(call, "/info/id", NULL));
     EXPECT(sandbox_call_free(call) == SANDBOX_OK);
