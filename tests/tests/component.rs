@@ -1,4 +1,4 @@
-//! Checks the component as a file: its imports, its exports and its size.
+//! Checks the component as a file: its imports, its exports and its size. Checks the size of the program too.
 
 use wasmparser::{Parser, Payload};
 
@@ -56,6 +56,18 @@ fn each_component_has_at_most_1_mb() {
         let size = std::fs::metadata(path).expect("cannot read the component").len();
         assert!(size <= 1_000_000, "the component for {provider} has {size} bytes; the limit is 1 MB");
     }
+}
+
+// On other targets the linker does not merge functions with the same code.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_program_has_at_most_40_mb() {
+    let size = std::fs::metadata(system_tests::program()).expect("cannot read the program").len();
+    assert!(
+        size <= 40_000_000,
+        "the program `sandbox` has {size} bytes; the limit is 40 MB. Settings of `opt-level` in the workspace's Cargo.toml \
+         make crates smaller."
+    );
 }
 
 #[test]
