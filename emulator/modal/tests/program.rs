@@ -17,10 +17,11 @@ use crate::grpc::client::signed_in;
 /// Longer than anything in these tests takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Returns the command of an emulator. It ends with its standard input, which also closes when a test panics and drops it.
 fn emulator(parent: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modal-emulator"));
-    command.arg("--state-dir").arg(parent).env("RUST_LOG", "debug");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.arg("--exit-with-stdin").arg("--state-dir").arg(parent).env("RUST_LOG", "debug");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     crate::sys::default_sighup(&mut command);
     command
 }
@@ -162,7 +163,7 @@ fn an_early_end_leaves_nothing() {
         for step in 0..5 {
             let parent = tempfile::tempdir().unwrap();
             let mut command = emulator(parent.path());
-            command.arg("--exit-with-stdin").stdin(Stdio::piped()).stderr(Stdio::piped());
+            command.stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
             // Waits until the emulator has created something that it could leave behind, and in some steps a little longer.
             let begun = Instant::now();
