@@ -21,6 +21,7 @@ use sandbox_host::{
         WriteOptions,
     },
 };
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{World, proxy::Proxy, sh, told};
@@ -220,17 +221,17 @@ pub struct Bench {
     proxy: Option<Proxy>,
     sandbox: Option<Sandbox>,
     /// A directory on the local machine, for uploads and downloads.
-    local: PathBuf,
+    local: TempDir,
 }
 
 impl Bench {
-    /// Starts an emulator. `name` is part of the name of a temporary directory and must be unique in the process.
+    /// Starts an emulator and creates a temporary directory.
     ///
     /// # Panics
     ///
     /// Panics if the emulator or the directory cannot be created.
-    pub async fn new(name: &str) -> Bench {
-        Bench { world: World::start().await, proxy: None, sandbox: None, local: Bench::local(name) }
+    pub async fn new() -> Bench {
+        Bench { world: World::start().await, proxy: None, sandbox: None, local: Bench::local() }
     }
 
     /// Starts an emulator behind a [`Proxy`], for cases from [`Case::through_a_proxy`].
@@ -238,20 +239,18 @@ impl Bench {
     /// # Panics
     ///
     /// Panics if the emulator or the directory cannot be created.
-    pub async fn behind_a_proxy(name: &str) -> Bench {
+    pub async fn behind_a_proxy() -> Bench {
         let proxy = Proxy::start().await;
-        Bench { world: World::behind(&proxy).await, proxy: Some(proxy), sandbox: None, local: Bench::local(name) }
+        Bench { world: World::behind(&proxy).await, proxy: Some(proxy), sandbox: None, local: Bench::local() }
     }
 
-    fn local(name: &str) -> PathBuf {
-        let local = std::env::temp_dir().join(format!("sandbox-faults-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&local).expect("cannot create the directory");
-        local
+    fn local() -> TempDir {
+        tempfile::tempdir().expect("cannot create the directory")
     }
 
     /// Shuts the emulator down and removes the directory.
     pub async fn end(self) {
-        let _ = std::fs::remove_dir_all(&self.local);
+        drop(self.local);
         self.world.end().await;
     }
 
@@ -265,7 +264,7 @@ impl Bench {
             Some(sandbox) => sandbox,
             None => self.world.sandbox().await,
         };
-        let job = Job::new(case, &sandbox, &self.local);
+        let job = Job::new(case, &sandbox, self.local.path());
         job.prepare().await.map_err(|error| format!("the preparation failed: {error}"))?;
         // A new provider has cached nothing, so that it makes all the calls.
         let provider = World::provider(&self.world.emulator.url()).await.map_err(|error| error.to_string())?;
@@ -597,8 +596,7 @@ pub async fn soak(
     for number in 0..benches {
         let told = told.clone();
         tasks.spawn(async move {
-            let name = format!("{first}-{number}");
-            let mut bench = if through_a_proxy { Bench::behind_a_proxy(&name).await } else { Bench::new(&name).await };
+            let mut bench = if through_a_proxy { Bench::behind_a_proxy().await } else { Bench::new().await };
             let mut counts = BTreeMap::new();
             for seed in (first..first + runs).skip(number as usize).step_by(benches as usize) {
                 let case = if through_a_proxy { Case::through_a_proxy(seed) } else { Case::random(seed) };

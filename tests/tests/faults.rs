@@ -25,7 +25,7 @@ async fn matrix(flows: &[Flow]) {
 }
 
 async fn column(flow: Flow) {
-    let mut bench = Bench::new(&format!("{flow:?}")).await;
+    let mut bench = Bench::new().await;
     let troubles = [
         Trouble::Status(14),
         Trouble::Status(13),

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox_host::{
     FileFault, Kind, Result, Sandbox,
     types::{ExecSpec, ImageSpec, SandboxSpec, Verdict, WriteMode, WriteOptions},
 };
 use system_tests::{World, refused, sh, told};
+
+/// Longer than a process takes to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn options(mode: WriteMode, permissions: Option<u32>) -> WriteOptions {
     WriteOptions { mode, permissions, ..WriteOptions::default() }
@@ -437,7 +440,13 @@ async fn programs_placed_by_another_user_never_run_as_root() -> Result<()> {
     );
     let spec = SandboxSpec::new(ImageSpec::dockerfile(dockerfile)).command(["/usr/bin/sleep", "infinity"]);
     let sandbox = world.provider.create(spec).await?;
-    // The setup above runs with the image's own environment, and so does the entry point.
+    // The setup above runs with the image's own environment, and so does the entry point. Its line can be written after the
+    // sandbox has been created.
+    let begun = Instant::now();
+    while sandbox.read_file("/seen", 100).await? != b"library 0\n" {
+        assert!(begun.elapsed() < PATIENCE, "the entry point does not load the library");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     sandbox.write_file("/seen", "", WriteOptions::default()).await?;
     let agent = |argv: &[&str]| ExecSpec::new(argv.iter().copied()).user("agent");
 
