@@ -60,6 +60,11 @@ class Emulator:
             text = answer.read()
         return json.loads(text) if text else None
 
+    def ids(self) -> set[str]:
+        """Returns the ids of all sandboxes, images and apps. What earlier tests left can still change, but not its id."""
+        state = self.ask("state")
+        return {each["id"] for each in state["sandboxes"] + state["apps"]} | set(state["images"])
+
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
