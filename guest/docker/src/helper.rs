@@ -59,6 +59,9 @@ const REPEATS: u32 = 4;
 /// Pause before the first repetition; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long an engine may take at most to notice that the first process of a container has ended.
+const NOTICE_TIME: Duration = Duration::from_secs(5);
+
 /// Longest frame, in bytes.
 const FRAME_BYTES: usize = 1024 * 1024;
 
@@ -367,7 +370,7 @@ impl Helper {
             _ => return Fault::Failed(failed(refusal, "run the helper program in the container")),
         }
         // Engines differ in the status and in the text, so the state of the container decides.
-        let error = match inspect::state(&self.engine, container).await {
+        let error = match self.state_after_refusal(container).await {
             Err(error) => error,
             Ok(state) if state.is_over() => Error::ended(container),
             Ok(state) if state.is_paused() => {
@@ -456,15 +459,26 @@ impl Helper {
         let call = Call::put(format!("/containers/{container}/archive")).with("path", FOLDER);
         match self.engine.ask(call.tar(archive)).await? {
             Ok(_) => Ok(()),
-            Err(refusal) if refusal.status() == Some(404) => {
-                let state = inspect::state(&self.engine, container).await?;
-                Err(if state.is_over() {
+            Err(refusal) => Err(match refusal.status() {
+                Some(404 | 409 | 500) if self.state_after_refusal(container).await?.is_over() => {
                     Error::ended(container)
-                } else {
-                    failed(&refusal, "send data to the container")
-                })
+                }
+                _ => failed(&refusal, "send data to the container"),
+            }),
+        }
+    }
+
+    /// Returns the state of a container that the engine could not use. The first process of a container that still counts
+    /// as running may have ended just now (Podman's error is `open /proc/PID/ns/mnt: no such file or directory` then), so the
+    /// state is read again until it is another one or [`NOTICE_TIME`] has passed.
+    async fn state_after_refusal(&self, container: &str) -> Result<State> {
+        let until = self.engine.now() + NOTICE_TIME;
+        loop {
+            let state = inspect::state(&self.engine, container).await?;
+            if !state.is_running() || self.engine.now() >= until {
+                return Ok(state);
             }
-            Err(refusal) => Err(failed(&refusal, "send data to the container")),
+            self.engine.transport().sleep(PAUSE).await;
         }
     }
 
@@ -493,7 +507,7 @@ impl Helper {
             Err(refusal) if refusal.status() == Some(404) && !over => Ok(Notes(Vec::new())),
             Err(refusal) if refusal.status() == Some(404) => Err(Error::not_found("sandbox", container)),
             // It has ended since its state was read.
-            Err(refusal) if !over => match inspect::state(&self.engine, container).await? {
+            Err(refusal) if !over => match self.state_after_refusal(container).await? {
                 state if state.is_over() => Box::pin(self.notes(container, &state)).await,
                 _ => Err(failed(&refusal, "read a file of the container")),
             },
@@ -553,4 +567,70 @@ pub fn data_of(frames: Vec<Frame>) -> Vec<u8> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use sandbox_provider_kit::platform::scripted::{self, Answer, Script};
+
+    use super::*;
+
+    const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const RUNNING: &str = r#"{"State":{"Status":"running"},"Config":{"Labels":{"harness-sandbox":""}}}"#;
+    const EXITED: &str = r#"{"State":{"Status":"exited"},"Config":{"Labels":{"harness-sandbox":""}}}"#;
+    const REFUSAL: &str = r#"{"message":"open /proc/7/ns/mnt: no such file or directory"}"#;
+
+    /// An engine whose container has no process any more, which it notices after `looks` looks at the state.
+    fn engine(looks: usize) -> (Script, Helper) {
+        let script = Script::new();
+        for method in ["archive", "exec"] {
+            script.answers_by(method, |_| Answer::Http(500, "", REFUSAL));
+        }
+        script.answers_by("logs", |_| {
+            Answer::Http(200, "", "\u{2}\0\0\0\0\0\0\u{1e}\u{1e}sandbox-note end finished 7\u{1f}\n")
+        });
+        let mut seen = 0;
+        script.answers_by("json", move |_| {
+            seen += 1;
+            Answer::Http(200, "", if seen > looks { EXITED } else { RUNNING })
+        });
+        let helper = Helper::new(Engine::new(Rc::new(script.clone())));
+        (script, helper)
+    }
+
+    fn notes(helper: &Helper) -> Result<Notes> {
+        scripted::run(async {
+            let state = inspect::state(helper.engine(), CONTAINER).await?;
+            helper.notes(CONTAINER, &state).await
+        })
+    }
+
+    #[test]
+    fn an_end_that_the_engine_notices_late_is_no_error_of_the_engine() {
+        // The first look is that of the caller.
+        let (_, helper) = engine(4);
+        assert_eq!(notes(&helper).expect("notes").get("end").as_deref(), Some("finished 7"));
+        let (script, helper) = engine(3);
+        let error = scripted::run(helper.call(CONTAINER, &Verb::new("list"))).expect_err("no container");
+        assert!(matches!(error.kind, ErrorKind::SandboxEnded), "{}", error.message);
+        assert_eq!(script.calls("json").len(), 4);
+        let (_, helper) = engine(3);
+        let error = scripted::run(helper.put(CONTAINER, "x")).expect_err("no container");
+        assert!(matches!(error.kind, ErrorKind::SandboxEnded), "{}", error.message);
+    }
+
+    #[test]
+    fn a_refusal_for_another_reason_is_reported_after_some_seconds() {
+        let (script, helper) = engine(usize::MAX);
+        let error = notes(&helper).err().expect("no notes");
+        assert!(error.message.contains("/proc/7/ns/mnt"), "{}", error.message);
+        assert_eq!(*script.0.now.borrow(), NOTICE_TIME);
+        let error = scripted::run(helper.put(CONTAINER, "x")).expect_err("no place");
+        assert!(error.message.contains("send data to the container"), "{}", error.message);
+        let error = scripted::run(helper.call(CONTAINER, &Verb::new("list"))).expect_err("no call");
+        assert!(error.message.contains("run the helper program"), "{}", error.message);
+        assert_eq!(*script.0.now.borrow(), NOTICE_TIME * 3);
+    }
 }
