@@ -20,7 +20,9 @@ def machine() -> dict[str, Any]:
     seen: dict[str, Any] = {"name": socket.gethostname(), "cwd": sorted(os.listdir("/"))}
     for place in ("/dev", "/proc", "/proc/sys/kernel", "/etc", "/usr/bin", "/root", "/home", "/opt"):
         for entry in os.scandir(place) if os.path.isdir(place) else ():
-            if not entry.name.isdigit() and not (place == "/dev" and entry.name.startswith(("tty", "pts"))):
+            # Terminals come and go, and so do files that another run of these checks plants.
+            volatile = "planted-" if place != "/dev" else ("tty", "pts")
+            if not entry.name.isdigit() and not entry.name.startswith(volatile):
                 found = entry.stat(follow_symlinks=False)
                 seen[entry.path] = (found.st_mode, found.st_uid, found.st_gid)
     for place in ("/etc/passwd", "/etc/hosts", "/proc/sys/kernel/printk", "/proc/sys/vm/swappiness", "/proc/modules"):

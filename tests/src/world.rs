@@ -1,11 +1,16 @@
 //! An emulator within the test process, in which a test can inject faults, and a provider of the host library that uses
 //! it.
 
+use std::time::Duration;
+
 use modal_emulator::{Emulator, Options};
 use sandbox_host::{
     Error, Plugin, Provider, Result, Sandbox, Secret,
     types::{ExecSpec, ImageSpec, RunResult, SandboxSpec, Verdict},
 };
+
+/// Lifetime of the sandboxes of tests: longer than a test takes on a loaded machine.
+const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// An emulator and a provider. Dropping it ends both.
 pub struct World {
@@ -82,7 +87,8 @@ impl World {
     ///
     /// Panics if the sandbox cannot be created.
     pub async fn sandbox_of(&self, image: ImageSpec) -> Sandbox {
-        self.provider.create(SandboxSpec::new(image)).await.expect("cannot create a sandbox")
+        let spec = SandboxSpec::new(image).lifetime(LIFETIME);
+        self.provider.create(spec).await.expect("cannot create a sandbox")
     }
 
     /// Shuts the emulator down and waits until all its processes have ended.

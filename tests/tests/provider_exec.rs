@@ -9,6 +9,7 @@ use sandbox_host::{
 };
 use system_tests::{World, refused, sh, told};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 fn limits(max: u64, keep: Keep) -> OutputLimits {
     OutputLimits { stdout_max: max, stderr_max: max, keep }
@@ -263,46 +264,57 @@ async fn first_line(process: &mut sandbox_host::Process) -> String {
     String::from_utf8(line).expect("not UTF-8")
 }
 
-/// The service sends SIGTERM before SIGKILL.
+/// Makes the emulator ignore the time limits of commands.
+fn ignore_time_limits(world: &World) {
+    use modal_emulator::model::faults::{Fault, Rule};
+    let (method, fault) = ("TaskExecStart".to_owned(), Fault::IgnoreTimeLimit);
+    world.emulator.chaos().add(Rule { method, times: None, skip: 0, probability: 1.0, fault });
+}
+
+/// The provider sends SIGTERM before SIGKILL. The service has no time limit here: on a loaded machine it could kill the
+/// program before SIGTERM arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_can_print_its_last_words_after_its_time_limit() -> Result<()> {
     let world = World::start().await;
+    ignore_time_limits(&world);
     let sandbox = world.sandbox().await;
-    let limit = Duration::from_secs(1);
-    let polite = "trap 'echo bye; exit 0' TERM; echo ready; sleep 1000 & wait";
-    let result = sandbox.run(ExecSpec::shell(polite).timeout(limit)).await?;
-    assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
-    assert_eq!(result.stdout.data, b"ready\nbye\n");
-    let mut process = sandbox.spawn(ExecSpec::shell(polite).timeout(limit)).await?;
-    first_line(&mut process).await;
-    let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
-    assert!(matches!(verdict, Verdict::Deadline) && stdout == b"bye\n", "{verdict:?}");
-    Ok(())
+    let polite = || ExecSpec::shell("trap 'echo bye; exit 0' TERM; echo ready; sleep 1000 & wait");
+    // On a loaded machine, a limit may pass before the program has done anything.
+    for limit in [1, 8, 40].map(Duration::from_secs) {
+        let result = sandbox.run(polite().timeout(limit)).await?;
+        assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
+        let process = sandbox.spawn(polite().timeout(limit)).await?;
+        let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
+        assert!(matches!(verdict, Verdict::Deadline), "{verdict:?}");
+        if !result.stdout.data.is_empty() && !stdout.is_empty() {
+            assert_eq!((&result.stdout.data[..], &stdout[..]), (&b"ready\nbye\n"[..], &b"ready\nbye\n"[..]));
+            return Ok(());
+        }
+    }
+    panic!("the program should print something within 40 s");
 }
 
 /// Some servers of the protocol (those of Modal's own test suites) do not enforce time limits, so the provider has to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
-    use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
+    ignore_time_limits(&world);
     let sandbox = world.sandbox().await;
-    let method = "TaskExecStart".to_owned();
-    let fault = Fault::IgnoreTimeLimit;
-    world.emulator.chaos().add(Rule { method, times: None, skip: 0, probability: 1.0, fault });
-    let limit = Duration::from_secs(2);
-    // The host's guard acts 90 seconds after the limit. All this takes less, so it is the provider that ends the commands.
-    let begun = std::time::Instant::now();
-    let result = sandbox.run(ExecSpec::shell(TREE).timeout(limit)).await?;
+    let limited = || ExecSpec::shell(TREE).timeout(Duration::from_secs(2));
+    // The host's guard acts 90 seconds after the limit. Each command takes less, so it is the provider that ends it.
+    let guard = Duration::from_secs(85);
+    let too_late = "the provider should end the command";
+    let result = timeout(guard, sandbox.run(limited())).await.expect(too_late)?;
     assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
     tree_is_gone(&sandbox).await;
-    let mut process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
-    assert!(matches!(process.wait().await?, Verdict::Deadline));
+    let mut process = sandbox.spawn(limited()).await?;
+    assert!(matches!(timeout(guard, process.wait()).await.expect(too_late)?, Verdict::Deadline));
     tree_is_gone(&sandbox).await;
-    let process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
-    let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
-    assert!(matches!(verdict, Verdict::Deadline) && stdout == b"ready\n", "{verdict:?}");
+    let process = sandbox.spawn(limited()).await?;
+    let ProcessOutput { verdict, stdout, .. } = timeout(guard, process.wait_with_output()).await.expect(too_late)?;
+    // On a loaded machine, the limit may pass before the command has printed anything.
+    assert!(matches!(verdict, Verdict::Deadline) && (stdout.is_empty() || stdout == b"ready\n"), "{verdict:?}");
     tree_is_gone(&sandbox).await;
-    assert!(begun.elapsed() < Duration::from_secs(85), "{:?}", begun.elapsed());
     let applied = world.emulator.chaos().rules()[0].1;
     assert!(applied >= 3, "{applied}");
     Ok(())
