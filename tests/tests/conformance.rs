@@ -77,6 +77,23 @@ fn the_kit_finds_each_fault() {
 }
 
 #[test]
+fn groups_and_checks_are_selected_by_name() {
+    let (output, report) = conformance(&["--plugin", "memory", "--only", "exec.exit-codes", "--only", "describe"]);
+    let checks = report["checks"].as_array().expect("no checks");
+    let ids: Vec<_> = checks.iter().filter_map(|check| check["id"].as_str()).collect();
+    assert!(output.status.success() && ids.len() > 1, "{report}");
+    let (of_group, others): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| id.starts_with("describe."));
+    assert!(!of_group.is_empty() && others == ["exec.exit-codes"], "{of_group:?} {others:?}");
+
+    for unknown in ["exec.exit-code", "exe", ""] {
+        let (output, report) = conformance(&["--plugin", "memory", "--only", unknown]);
+        assert_eq!(output.status.code(), Some(125), "{report}");
+        let error = report["error"].to_string();
+        assert!(error.contains("no such group or check") && error.contains("describe, "), "{error}");
+    }
+}
+
+#[test]
 fn the_faults_are_those_of_the_component() {
     let source = include_str!("../guests/faulty/src/lib.rs");
     let list = source.split_once("const FAULTS").and_then(|(_, rest)| rest.split_once("];")).expect("no list").0;

@@ -2,11 +2,12 @@
 //! address sanitizer, and runs the same program in four languages.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeSet,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -77,23 +78,10 @@ impl Checks<'_> {
         self.filter.is_none_or(|text| name.contains(text))
     }
 
-    fn record(&mut self, name: &str, result: Result<()>) {
-        match result {
-            _ if !self.wants(name) => {}
-            Ok(()) => self.report.passed(1),
-            Err(error) => {
-                println!("{name} failed: {error:#}");
-                self.report.failed(name);
-                self.failures += 1;
-            }
-        }
-    }
-
-    /// Runs a check if the filter selects it.
-    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+    /// Runs a check if the filter selects it, and once more if it fails.
+    fn check(&mut self, name: &str, check: impl FnMut() -> Result<()>) {
         if self.wants(name) {
-            let result = check();
-            self.record(name, result);
+            self.failures += usize::from(!self.report.attempt(name, check));
         }
     }
 }
@@ -102,7 +90,7 @@ impl Checks<'_> {
 ///
 /// # Errors
 ///
-/// Fails if a part cannot be built or a check fails.
+/// Fails if a part cannot be built or a check fails twice.
 pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let folder = library()?;
     let dist = build::dist()?;
@@ -139,7 +127,7 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     }
     let failures = checks.failures;
     emulator.stop()?;
-    ensure!(failures == 0, "{failures} checks failed");
+    ensure!(failures == 0, "{failures} checks failed twice");
     Ok(())
 }
 
@@ -169,7 +157,7 @@ impl Kit {
         Ok(())
     }
 
-    /// Compiles the checks with these flags, runs them, and records the line of each.
+    /// Compiles the checks with these flags, runs them, and records the result of each.
     fn run_checks(&self, checks: &mut Checks, prefix: &str, flags: &[&str], component: &Path) -> Result<()> {
         let source = fs::read_to_string(tree().join("tests/checks.c"))?;
         let names: Vec<_> =
@@ -193,26 +181,35 @@ impl Kit {
             command.arg(object?);
         }
         run(command.args(["-pthread", "-lsandbox_host", "-o"]).arg(&program))?;
-        let output = self.command(&program).arg(component).output()?;
-        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // One run gives the results of all checks. Those that failed take their second result from a second run.
+        let output = || self.command(&program).arg(component).output();
+        let (first, second) = (output()?, OnceCell::new());
+        let mut record = |name: &str, result: &dyn Fn(&Output) -> Result<()>| {
+            if checks.wants(name) {
+                let again = || match second.get_or_init(output) {
+                    Ok(output) => result(output),
+                    Err(error) => bail!("cannot start the checks: {error}"),
+                };
+                checks.failures += usize::from(!checks.report.attempted(name, result(&first), again));
+            }
+        };
         for name in names {
-            let failed = format!("failed {name}: ");
-            let failure = text.lines().find_map(|line| line.strip_prefix(&failed));
-            checks.record(
-                &full(name),
-                match failure {
-                    Some(why) => bail_with(why),
-                    None if text.lines().any(|line| line.strip_prefix("ok ") == Some(name)) => Ok(()),
-                    None => bail_with("it did not run to its end"),
-                },
-            );
+            record(&full(name), &|output| {
+                let text = String::from_utf8_lossy(&output.stdout);
+                let failed = format!("failed {name}: ");
+                if let Some(why) = text.lines().find_map(|line| line.strip_prefix(&failed)) {
+                    bail!("{why}");
+                }
+                ensure!(text.lines().any(|line| line.strip_prefix("ok ") == Some(name)), "it did not run to its end");
+                Ok(())
+            });
         }
         // Also fails for leaks, which the sanitizer reports after the last check.
-        let ended = || {
-            ensure!(output.status.success() && errors.is_empty(), "{}\n{errors}", output.status);
+        record(&whole, &|output| {
+            let (status, errors) = (output.status, String::from_utf8_lossy(&output.stderr));
+            ensure!(status.success() && errors.is_empty(), "{status}\n{errors}");
             Ok(())
-        };
-        checks.record(&whole, ended());
+        });
         Ok(())
     }
 
@@ -258,10 +255,6 @@ impl Kit {
         run(&mut command)?;
         Ok(Some(self.command(program)))
     }
-}
-
-fn bail_with(why: &str) -> Result<()> {
-    bail!("{why}")
 }
 
 /// Returns the functions that a header declares.

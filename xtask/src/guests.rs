@@ -64,7 +64,7 @@ const CHECKS: [Check; 6] = [
 ///
 /// # Errors
 ///
-/// Fails if an example cannot be built or a check fails.
+/// Fails if an example cannot be built or a check fails twice.
 pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let mut failures = 0;
     for example in &EXAMPLES {
@@ -77,17 +77,10 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
         let program = build::program()?;
         let component = component(example, &program)?;
         for check in checks {
-            match attempt(&program, &component, check) {
-                Ok(()) => report.passed(1),
-                Err(error) => {
-                    println!("{} failed: {error:#}", name(check));
-                    report.failed(name(check));
-                    failures += 1;
-                }
-            }
+            failures += usize::from(!report.attempt(&name(check), || run_check(&program, &component, check)));
         }
     }
-    ensure!(failures == 0, "{failures} checks failed");
+    ensure!(failures == 0, "{failures} checks failed twice");
     Ok(())
 }
 
@@ -143,7 +136,7 @@ fn componentize_javascript(folder: &Path, wit: &Path, component: &Path) -> Resul
 }
 
 /// Runs one check and compares the output and the exit code.
-fn attempt(program: &Path, component: &Path, check: &Check) -> Result<()> {
+fn run_check(program: &Path, component: &Path, check: &Check) -> Result<()> {
     let mut command = Command::new(program);
     command.arg("--plugin").arg(component).args(check.arguments);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;

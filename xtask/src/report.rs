@@ -63,6 +63,30 @@ impl Report {
         }
     }
 
+    /// Runs a test, and once more if it fails. Prints the errors, records the result, and returns whether the test passed
+    /// at last.
+    pub fn attempt(&mut self, name: &str, mut test: impl FnMut() -> Result<()>) -> bool {
+        let first = test();
+        self.attempted(name, first, test)
+    }
+
+    /// Records a test whose first attempt has ended. Runs it again if it failed, as [`Report::attempt`] does.
+    pub fn attempted(&mut self, name: &str, first: Result<()>, again: impl FnOnce() -> Result<()>) -> bool {
+        let Err(first) = first else {
+            self.passed(1);
+            return true;
+        };
+        self.output(&[format!("{name} failed: {first:#}")]);
+        println!("{name} failed: {first:#}\nRunning it again");
+        let Err(second) = again() else {
+            self.flaky(name);
+            return true;
+        };
+        println!("{name} failed again: {second:#}");
+        self.failed(name);
+        false
+    }
+
     /// Records the output of failed tests, to be printed again at the end.
     pub fn output(&mut self, lines: &[String]) {
         self.failures.extend(lines.iter().take(MAX_FAILURE_LINES).cloned());
@@ -152,6 +176,25 @@ mod tests {
         report.flaky("one more");
         let error = report.finish(None, 3).expect_err("four flaky tests should fail the run").to_string();
         assert!(error.contains("4 tests") && error.contains("at most 3"), "{error}");
+    }
+
+    #[test]
+    fn a_failed_test_is_run_once_more() {
+        let mut report = Report::default();
+        report.begin("guests");
+        let mut runs = Vec::new();
+        let mut attempt = |name: &'static str, failures: usize| {
+            report.attempt(name, || {
+                runs.push(name);
+                let failed = runs.iter().filter(|run| **run == name).count();
+                if failed > failures { Ok(()) } else { Err(anyhow!("failure {failed}")) }
+            })
+        };
+        assert_eq!([attempt("good", 0), attempt("chance", 1), attempt("bad", 2)], [true, true, false]);
+        assert_eq!(runs, ["good", "chance", "chance", "bad", "bad"]);
+        assert_eq!((report.passed, &report.flaky[..]), (2, &["chance".to_string()][..]));
+        assert_eq!(report.steps[0].failed, ["bad"]);
+        assert_eq!(report.failures, ["chance failed: failure 1", "bad failed: failure 1"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use sandbox_host::types::ImageSpec;
 pub struct Options {
     /// The image of the sandboxes. Default: the default image of the provider.
     pub image: ImageSpec,
-    /// The groups to run, by name. Empty for all. Names that are not in [`groups`](crate::groups()) select nothing.
+    /// The groups and the checks to run, by name. Empty for all. Names of neither select nothing.
     pub only: Vec<String>,
     /// Number of checks that run at a time, at least 1. Default 4.
     pub jobs: usize,

@@ -77,9 +77,7 @@ pub async fn run(
     observer: Arc<dyn Observer>,
 ) -> Result<Report, Error> {
     let world = Arc::new(World::new(provider, Box::new(another), options, observer.clone()).await?);
-    let wanted =
-        |check: &&'static Check| options.only.is_empty() || options.only.iter().any(|one| one == check.group());
-    let running = checks().filter(wanted).enumerate().map(|(index, check)| {
+    let running = checks().filter(|check| check.is_among(&options.only)).enumerate().map(|(index, check)| {
         let (world, observer) = (world.clone(), observer.clone());
         async move {
             let result = run_one(world, check).await;

@@ -37,6 +37,12 @@ impl Check {
         self.id.split_once('.').map_or(self.id, |(group, _)| group)
     }
 
+    /// Returns whether one of these names is that of the check or of its group, or there are none.
+    #[must_use]
+    pub fn is_among(&self, names: &[String]) -> bool {
+        names.is_empty() || names.iter().any(|name| name == self.id || name == self.group())
+    }
+
     pub(crate) fn time_limit(&self) -> Duration {
         if self.group() == "faults" { FAULT_TIME_LIMIT } else { TIME_LIMIT }
     }

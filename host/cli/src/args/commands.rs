@@ -430,8 +430,8 @@ pub struct Conformance {
     /// Image of the sandboxes: a registry name, or an id of the provider as for `run` [default: that of the provider]
     #[arg(long, value_name = "REF")]
     pub image: Option<String>,
-    /// Run only the checks of this group (repeatable)
-    #[arg(long, value_name = "GROUP")]
+    /// Run only this check, or the checks of this group (repeatable)
+    #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
     /// Number of checks that run at a time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -1,6 +1,7 @@
 //! `sandbox-host conformance`: runs the checks of the interface on a provider, and prints their results.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ const NOT_CONFORMING: i32 = 1;
 
 /// Runs `sandbox-host conformance`. Returns the exit code.
 pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
-    let groups = sandbox_conformance::groups();
-    if let Some(name) = args.only.iter().find(|name| !groups.contains(&name.as_str())) {
-        return Err(Failure::new(format!("run the checks of {name}"), "there is no such group")
-            .hint(format!("the groups are {}", groups.join(", ")))
+    let unknown = |name: &&String| !sandbox_conformance::checks().any(|check| check.is_among(slice::from_ref(*name)));
+    if let Some(name) = args.only.iter().find(unknown) {
+        let groups = sandbox_conformance::groups().join(", ");
+        return Err(Failure::new(format!("run the checks of {name}"), "there is no such group or check")
+            .hint(format!("the groups are {groups}; `sandbox-host conformance --list` prints the checks"))
             .into());
     }
     if args.list {
@@ -95,8 +97,7 @@ impl Observer for Witness {
 
 /// Prints the checks without running them.
 fn list(session: &Session, only: &[String]) -> Result<i32> {
-    let wanted = |check: &&'static Check| only.is_empty() || only.iter().any(|group| group == check.group());
-    let checks: Vec<_> = sandbox_conformance::checks().filter(wanted).collect();
+    let checks: Vec<_> = sandbox_conformance::checks().filter(|check| check.is_among(only)).collect();
     if session.voice.json {
         let all: Vec<_> = checks
             .iter()
