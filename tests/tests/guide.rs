@@ -78,7 +78,9 @@ fn run(command: &str, folder: &Path, notes: &Path, registry: &str) -> (String, P
     let output = bash.output().expect("cannot start bash");
     let next = fs::read_to_string(notes).expect("the command ended the shell");
     let text = String::from_utf8(output.stdout).expect("not UTF-8");
-    let text = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    // On a loaded machine, a transfer takes so long that its progress is printed.
+    let lines = text.lines().filter(|line| !(line.starts_with("pulling ") && line.ends_with('B')));
+    let text = lines.map(|line| format!("{}\n", line.trim_end())).collect();
     (text, PathBuf::from(next.trim_end()), output.status.success())
 }
 

@@ -8,6 +8,8 @@ use std::{
     ffi::{CString, OsStr},
     io::Write,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -38,6 +40,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The kernel's OOM killer treats a process with this score as if it used an extra tenth of the machine's memory.
 const OOM_SCORE: &str = "100";
+
+/// How long a program may be open for writing before its execution fails.
+const BUSY_TIME: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to execute such a program.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A new pseudo-terminal of the container.
 pub(crate) struct Terminal {
@@ -142,9 +150,15 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
         let pairs: Vec<&[u8]> = hidden.iter().map(|pair| pair.as_bytes()).collect();
         env.push(text(&[fstools::HIDDEN, &pairs.join(&fstools::BETWEEN)]));
     }
-    let attempt = |file: &CString| match nix::unistd::execve(file, &argv, &env) {
-        Ok(never) => match never {},
-        Err(error) => error,
+    // The engine may have written the file just now, and a process that another thread of it is starting has the descriptor
+    // until its own `execve`. The kernel executes no file that is open for writing.
+    let until = Instant::now() + BUSY_TIME;
+    let attempt = |file: &CString| loop {
+        match nix::unistd::execve(file, &argv, &env) {
+            Ok(never) => match never {},
+            Err(Errno::ETXTBSY) if Instant::now() < until => thread::sleep(BUSY_PAUSE),
+            Err(error) => return error,
+        }
     };
 
     let error = if program.as_bytes().contains(&b'/') {

@@ -117,6 +117,27 @@ async fn processes_end_as_they_end() {
     assert_eq!(run(&container, merged).await, (Exit::Code(0), "out\nerr\n".into(), String::new()));
 }
 
+/// Starts a script and waits until it has printed something that begins with `r`.
+async fn ready(container: &Container, script: &str) -> Process {
+    let process = container.spawn(shell(script)).await.unwrap();
+    let mut stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(process.stdout).unwrap();
+    assert_eq!(tokio::time::timeout(PATIENCE, stdout.read_u8()).await.unwrap().unwrap(), b'r');
+    Process { stdout: stdout.into_nonblocking_fd().unwrap(), ..process }
+}
+
+#[tokio::test]
+async fn a_program_that_is_being_written_is_executed_afterwards() {
+    let machine = machine();
+    let container = machine.engine.start(spec("a")).await.unwrap();
+    let writer = ready(&container, "cp /bin/true /tmp/p; exec 3>>/tmp/p; echo ready; sleep 1").await;
+    assert_eq!(run(&container, command(&["/tmp/p"])).await.0, Exit::Code(0));
+    assert_eq!(finish(writer).await.0, Exit::Code(0));
+    let writer = ready(&container, "exec 3>>/tmp/p; echo ready; read line").await;
+    let (exit, _, err) = run(&container, command(&["/tmp/p"])).await;
+    assert_eq!((exit, err.as_str()), (Exit::Code(126), "/tmp/p: Text file busy\n"));
+    finish(writer).await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_run_says_so() {
     let machine = machine();

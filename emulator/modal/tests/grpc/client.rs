@@ -133,7 +133,7 @@ impl World {
     pub fn definition(&self) -> proto::Sandbox {
         proto::Sandbox {
             image_id: self.image_id.clone(),
-            timeout_secs: 60,
+            timeout_secs: 3600,
             network_access: Some(proto::NetworkAccess {
                 network_access_type: NetworkAccessType::Open as i32,
                 ..Default::default()
