@@ -66,20 +66,22 @@ A plugin that runs all calls in one instance (`instances` of the manifest) and h
 command runs. The checks that end the sandbox or give the call up in the meantime are **n/a** for it.
 ";
 
+/// A word for the state of each check, by its name.
+type States = BTreeMap<String, &'static str>;
+
 /// The results of the checks on one provider.
-#[derive(Default)]
 struct Results {
-    /// A word for the state of each check, by its name. It is that of the second run for a check that was run again.
-    states: BTreeMap<String, &'static str>,
+    /// For a check that was run again, the state is that of the second run.
+    states: States,
     /// The checks that failed, with what was seen, and with what was seen in a second run if they failed again.
     failed: Vec<(String, String, Option<String>)>,
 }
 
-/// `cargo xtask conformance`: as [`test`] without a filter. With `write`, writes the table.
+/// `cargo xtask conformance`: as [`test()`] without a filter. With `write`, writes the table.
 ///
 /// # Errors
 ///
-/// As for [`test`]; also if the table cannot be written.
+/// As for [`test()`]; also if the table cannot be written.
 pub fn run(write: bool) -> Result<()> {
     let mut report = Report::default();
     report.begin(STEP);
@@ -207,9 +209,9 @@ fn check(program: &Path, column: &Column, ids: &[&str]) -> Result<Results> {
 }
 
 /// Reads the report of a run: a word for the state of each check, and what was seen in those that failed.
-fn results(holds: bool, report: &Value) -> Result<(BTreeMap<String, &'static str>, BTreeMap<String, String>)> {
+fn results(holds: bool, report: &Value) -> Result<(States, BTreeMap<String, String>)> {
     ensure!(report["error"].is_null(), "{}", report["error"]);
-    let (mut states, mut failures) = (BTreeMap::new(), BTreeMap::new());
+    let (mut states, mut failures) = (States::new(), BTreeMap::new());
     for result in report["checks"].as_array().into_iter().flatten() {
         let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
         let state = match &*text("state") {
@@ -230,7 +232,7 @@ fn results(holds: bool, report: &Value) -> Result<(BTreeMap<String, &'static str
 }
 
 /// Returns the whole document.
-fn document(list: &[Value], results: &BTreeMap<&str, BTreeMap<String, &'static str>>) -> String {
+fn document(list: &[Value], results: &BTreeMap<&str, States>) -> String {
     let mut text = INTRODUCTION.to_owned();
     let mut group = "";
     for check in list {
