@@ -11,7 +11,7 @@ use sandbox_provider_kit::{
 
 use super::info;
 use crate::{
-    engine::{Engine, newest_first},
+    engine::{Engine, cursor_of, newest_first, position},
     helper::Helper,
     inspect::{LABEL, containers, state},
 };
@@ -39,10 +39,7 @@ pub async fn list(helper: &Helper, filter: &ListFilter, cursor: Option<&str>, ma
     if max == 0 {
         return Err(Error::invalid("max is 0: ask for at least one sandbox.").about("max"));
     }
-    let after = match cursor {
-        Some(cursor) => Some(position(cursor)?),
-        None => None,
-    };
+    let after = cursor.map(position).transpose()?;
     let mut found: Vec<(u64, String)> = containers(helper.engine(), LABEL, &[])
         .await?
         .iter()
@@ -75,11 +72,6 @@ pub async fn list(helper: &Helper, filter: &ListFilter, cursor: Option<&str>, ma
     }
     let more = items.len() > max as usize;
     items.truncate(max as usize);
-    let next = items.last().filter(|_| more).map(|((created, id), _)| format!("{created}-{id}"));
+    let next = items.last().filter(|_| more).map(|(position, _)| cursor_of(position));
     Ok(SandboxPage { items: items.into_iter().map(|(_, info)| info).collect(), next })
-}
-
-fn position(cursor: &str) -> Result<(u64, String)> {
-    let parts = cursor.split_once('-').and_then(|(created, id)| Some((created.parse().ok()?, id.to_string())));
-    parts.ok_or_else(|| Error::invalid("The cursor is unknown: give the one of the last page.").about("cursor"))
 }

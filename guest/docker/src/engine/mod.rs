@@ -337,6 +337,22 @@ pub fn newest_first(found: &mut [(u64, String)]) {
     found.sort_unstable_by(|one, other| other.cmp(one));
 }
 
+/// Returns the cursor for what comes after a position of a sorted list: the time of creation and the id.
+#[must_use]
+pub fn cursor_of((created, id): &(u64, String)) -> String {
+    format!("{created}-{id}")
+}
+
+/// Returns the position that a cursor stands for. What was there may have been removed since.
+///
+/// # Errors
+///
+/// `invalid-argument` for another form.
+pub fn position(cursor: &str) -> Result<(u64, String)> {
+    let parts = cursor.split_once('-').and_then(|(created, id)| Some((created.parse().ok()?, id.to_string())));
+    parts.ok_or_else(|| Error::invalid("The cursor is unknown: give the one of the last page.").about("cursor"))
+}
+
 /// Makes a list of JSON strings.
 pub fn texts<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> Value {
     Value::List(items.into_iter().map(|item| Value::Text(item.as_ref().to_string())).collect())

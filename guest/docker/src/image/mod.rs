@@ -27,7 +27,7 @@ use sandbox_provider_kit::{
 
 use crate::{
     describe::{DEFAULT_IMAGE, describe},
-    engine::{Call, Engine, failed, items, map, newest_first, strings, texts},
+    engine::{Call, Engine, cursor_of, failed, items, map, newest_first, position, strings, texts},
     inspect::LABEL,
     program::Program,
 };
@@ -248,8 +248,8 @@ impl Images {
         }
     }
 
-    /// Implements `list-images`: the images that this provider built or saved. The cursor is the id of the last image of a
-    /// page.
+    /// Implements `list-images`: the images that this provider built or saved. The cursor is the position of the last image
+    /// of a page, which may have been deleted since.
     ///
     /// # Errors
     ///
@@ -258,6 +258,7 @@ impl Images {
         if max == 0 {
             return Err(Error::invalid("max is 0: ask for at least one image.").about("max"));
         }
+        let after = cursor.map(position).transpose()?;
         let filters = map([("label", texts([LABEL]))]).to_string();
         let mut left = LIST_REPEATS;
         let found = loop {
@@ -277,15 +278,13 @@ impl Images {
             .collect();
         newest_first(&mut all);
         all.dedup();
-        let mut all = all.into_iter();
-        if let Some(cursor) = cursor
-            && !all.any(|(_, id)| id == cursor)
-        {
-            return Err(Error::invalid("The cursor is unknown: give the one of the last page.").about("cursor"));
+        if let Some(after) = after {
+            all.retain(|position| *position < after);
         }
-        let page: Vec<_> = all.by_ref().take(max.min(1000) as usize).map(|(_, id)| id).collect();
-        let next = page.last().filter(|_| all.next().is_some()).cloned();
-        let items = page.into_iter().map(|id| BuiltImage { id, workdir: None, extra: Vec::new() }).collect();
+        let mut all = all.into_iter();
+        let page: Vec<_> = all.by_ref().take(max.min(1000) as usize).collect();
+        let next = page.last().filter(|_| all.next().is_some()).map(cursor_of);
+        let items = page.into_iter().map(|(_, id)| BuiltImage { id, workdir: None, extra: Vec::new() }).collect();
         Ok(ImagePage { items, next })
     }
 
@@ -369,4 +368,30 @@ fn is_for(image: &Ready, platform: Option<&str>) -> bool {
 /// Returns the error for an image that is not there.
 fn missing(reference: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("There is no image `{}`.", shown(reference))).about(reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use sandbox_provider_kit::platform::scripted::{self, Answer, Script};
+
+    use super::*;
+
+    #[test]
+    fn a_list_goes_on_after_an_image_that_was_deleted() {
+        let script = Script::new();
+        let image = |id: char, created: u64| format!(r#"{{"Id":"{}","Created":{created}}}"#, id.to_string().repeat(64));
+        let all = format!("[{},{},{}]", image('a', 3), image('b', 2), image('c', 1));
+        let left = format!("[{},{}]", image('a', 3), image('c', 1));
+        script.will("json", Answer::Http(200, "", all.leak()));
+        script.will("json", Answer::Http(200, "", left.leak()));
+        let engine = Engine::new(Rc::new(script));
+        let images = Images::new(engine.clone(), Program::new(engine));
+        let ids = |page: &ImagePage| page.items.iter().map(|image| image.id.clone()).collect::<Vec<_>>();
+        let first = scripted::run(images.list(None, 2)).expect("a page");
+        assert_eq!(ids(&first), ['a', 'b'].map(|id| image_id(&id.to_string().repeat(64))));
+        let second = scripted::run(images.list(first.next.as_deref(), 2)).expect("a page");
+        assert_eq!((ids(&second), second.next), (vec![image_id(&"c".repeat(64))], None));
+        let error = scripted::run(images.list(Some("no cursor"), 2)).expect_err("a wrong cursor");
+        assert_eq!(error.subject.as_deref(), Some("cursor"));
+    }
 }
