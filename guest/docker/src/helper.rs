@@ -59,7 +59,8 @@ const REPEATS: u32 = 4;
 /// Pause before the first repetition; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long an engine may take at most to notice that the first process of a container has ended.
+/// How long an engine may take at most to notice that the first process of a container has ended. It takes milliseconds, on
+/// a loaded machine up to seconds; an error for another reason should not be delayed for long.
 const NOTICE_TIME: Duration = Duration::from_secs(5);
 
 /// Longest frame, in bytes.

@@ -41,7 +41,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The kernel's OOM killer treats a process with this score as if it used an extra tenth of the machine's memory.
 const OOM_SCORE: &str = "100";
 
-/// How long a program may be open for writing before its execution fails.
+/// How long a program may be open for writing before its execution fails. The start of a process takes milliseconds, on a
+/// loaded machine up to seconds; a user whose program stays open should not wait long for the error.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// Pause between two attempts to execute such a program.
