@@ -72,6 +72,11 @@ fn copy(from: &Path, to: &Path, privileged: bool, wanted: &dyn Fn(&str) -> bool)
         // Files may vanish in the meantime, and files that cannot be read are not copied.
         let Ok(found) = fs::symlink_metadata(&source) else { continue };
         let copied = if found.is_symlink() {
+            // A second hard link to the symbolic link, which has the owner already, costs less than a new one. Symbolic
+            // links cannot be changed, so that container and machine do not notice.
+            if fs::hard_link(&source, &target).is_ok() {
+                continue;
+            }
             fs::read_link(&source).and_then(|link| symlink(link, &target))
         } else if found.is_dir() && found.mode() & 0o005 == 0o005 {
             make_directory(&target, found.mode() & 0o7777).and_then(|()| copy(&source, &target, privileged, &|_| true))
@@ -198,7 +203,9 @@ mod tests {
             0o644,
         );
         write("group", "root:x:0:\nsudo:x:27:ann,root\nann:x:1000:\n", 0o644);
+        symlink("../skel/note.sh", from.path().join("ssl/certs/link")).unwrap();
         make(from.path(), to.path(), false).unwrap();
+        assert_eq!(fs::read_link(to.path().join("ssl/certs/link")).unwrap(), Path::new("../skel/note.sh"));
         let there = |name: &str| to.path().join(name).exists();
         for name in ["ssl/certs/ca.pem", "apt/sources.list", "skel/note.sh", "python3/debian_config", "machine-id"] {
             assert!(there(name), "{name}");
