@@ -8,7 +8,7 @@
 //!
 //! Most files of the database are hard links to the machine's files where the system permits it: as root, and with the
 //! state directory on the machine's file system. More than a thousand new files per emulator would cost up to two seconds
-//! of processor time on some file systems, for example on ext4 without a journal. Nobody writes to the linked files:
+//! of processor time on some file systems, for example on ext4 without a journal. No program writes to the linked files:
 //! containers have them only as a lower layer of an overlay, like the machine's `/usr`, and package managers replace them
 //! by new files.
 
