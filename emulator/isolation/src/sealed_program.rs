@@ -6,7 +6,7 @@
 //! access to the program is the mount of the file tools, which is read-only.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -53,7 +53,17 @@ impl Program {
         Ok(Self { path, copy })
     }
 
-    /// Returns the path of the original program, which may only be used for read-only mounts.
+    /// Makes a hard link to the original program at `link`, if possible, and uses its path from now on. Then containers
+    /// also start while the original is replaced or after it was removed: Linux does not attach the mount of a file whose
+    /// name was removed after the mount was made. A link is impossible on another file system, and without privileges for
+    /// a program of another user.
+    pub(crate) fn keep(&mut self, link: &Path) {
+        if fs::hard_link(&self.path, link).is_ok() {
+            self.path = link.to_owned();
+        }
+    }
+
+    /// Returns the path of the program's file, which may only be used for read-only mounts.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -98,7 +108,6 @@ fn on_disk(path: &Path, spare: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs,
         io::Write,
         os::{fd::AsRawFd, unix::process::CommandExt},
         process::Command,

@@ -72,7 +72,7 @@ impl EngineCore {
     /// Prepares the engine; see [`crate::Engine::new`].
     pub(crate) fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Self> {
         // First, so that nothing is left behind if the program does not exist.
-        let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
+        let mut program = Program::copy(program, &std::env::temp_dir())?;
         raise_file_limit();
         let state = StateDir::open(state)?;
         state.remove_leftovers();
@@ -83,6 +83,8 @@ impl EngineCore {
         make_directory(&state.path().join("containers"), 0o711)?;
         let base = RootfsBase::make(&state.path().join("base"), all_ids)
             .context("cannot prepare the base layer of containers in the state directory")?;
+        program.keep(&state.path().join("base/program"));
+        let program = Arc::new(program);
         let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());
         let spawner = Spawner::new(program.clone()).context("cannot start a thread")?;
         let mut shared = Self {

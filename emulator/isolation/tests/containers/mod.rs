@@ -138,6 +138,18 @@ async fn a_program_that_is_being_written_is_executed_afterwards() {
     finish(writer).await;
 }
 
+/// For example while a new version is being installed.
+#[tokio::test]
+async fn containers_start_after_the_program_was_removed() {
+    let parent = tempfile::tempdir().unwrap();
+    let program = parent.path().join("program");
+    fs::copy(PROGRAM, &program).unwrap();
+    let engine = Engine::new(&parent.path().join("modal-emulator-1-test"), &program, false).unwrap();
+    fs::remove_file(&program).unwrap();
+    let container = engine.start(spec("a")).await.unwrap();
+    assert_eq!(run(&container, command(&["test", "-x", FS_TOOLS])).await.0, Exit::Code(0));
+}
+
 #[tokio::test]
 async fn what_cannot_be_run_says_so() {
     let machine = machine();
