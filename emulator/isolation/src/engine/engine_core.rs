@@ -83,6 +83,7 @@ impl EngineCore {
         make_directory(&state.path().join("containers"), 0o711)?;
         let base = RootfsBase::make(&state.path().join("base"), all_ids)
             .context("cannot prepare the base layer of containers in the state directory")?;
+        // In `base`, because it is removed with it.
         program.keep(&state.path().join("base/program"));
         let program = Arc::new(program);
         let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());

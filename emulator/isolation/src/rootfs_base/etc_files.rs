@@ -205,7 +205,10 @@ mod tests {
         write("group", "root:x:0:\nsudo:x:27:ann,root\nann:x:1000:\n", 0o644);
         symlink("../skel/note.sh", from.path().join("ssl/certs/link")).unwrap();
         make(from.path(), to.path(), false).unwrap();
-        assert_eq!(fs::read_link(to.path().join("ssl/certs/link")).unwrap(), Path::new("../skel/note.sh"));
+        let link = "ssl/certs/link";
+        assert_eq!(fs::read_link(to.path().join(link)).unwrap(), Path::new("../skel/note.sh"));
+        let inode = |place: &Path| fs::symlink_metadata(place.join(link)).unwrap().ino();
+        assert_eq!(inode(from.path()), inode(to.path()));
         let there = |name: &str| to.path().join(name).exists();
         for name in ["ssl/certs/ca.pem", "apt/sources.list", "skel/note.sh", "python3/debian_config", "machine-id"] {
             assert!(there(name), "{name}");

@@ -138,6 +138,30 @@ async fn a_program_that_is_being_written_is_executed_afterwards() {
     finish(writer).await;
 }
 
+/// They may be hard links to the machine's files.
+#[tokio::test]
+async fn files_of_the_package_database_change_only_inside() {
+    let files = fs::read_dir("/var/lib/dpkg/info").into_iter().flatten().flatten().map(|entry| entry.path());
+    let Some(file) = files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "list")) else {
+        // The machine does not use dpkg.
+        return;
+    };
+    let state = || {
+        let found = fs::metadata(&file).unwrap();
+        (found.mode(), found.uid(), found.modified().unwrap(), fs::read(&file).unwrap())
+    };
+    let before = state();
+    let machine = machine();
+    let container = machine.engine.start(spec("a")).await.unwrap();
+    let path = file.display();
+    let script = format!("chmod 600 '{path}' && echo changed >>'{path}' && tail -n 1 '{path}' && stat -c %a '{path}'");
+    assert_eq!(output(&container, &script).await, "changed\n600");
+    assert!(state() == before, "{path} of the machine has changed");
+    drop(container);
+    drop(machine);
+    assert!(state() == before, "{path} of the machine has changed");
+}
+
 /// For example while a new version is being installed.
 #[tokio::test]
 async fn containers_start_after_the_program_was_removed() {
